@@ -1,0 +1,179 @@
+import type { Duplex, Readable } from 'node:stream';
+import type { SandboxId } from './ids.ts';
+import type { EndReason } from './sandbox.ts';
+import type { Limits, Template } from './template.ts';
+
+/**
+ * Everything that is needed to find a guest again after the server has been restarted. Plain data: it is stored with
+ * the sandbox, and would travel to another machine.
+ */
+export interface GuestRef {
+  readonly runtime: 'gvisor' | 'microvm';
+  /** Which build of the runtime runs it (SHA-256); a checkpoint restores only with the build that wrote it. */
+  readonly build: string;
+  /** The runtime's own name for it. */
+  readonly container: string;
+  readonly slot: number;
+  /** The slot's IPv4 address, where the agent listens. */
+  readonly address: string;
+  readonly agentPort: number;
+  readonly agentProtocol: number;
+  /** Host process of the runtime, with its start time in clock ticks, so that a reused pid is not taken for it. */
+  readonly pid: number;
+  readonly pidStart: string;
+  /** The kernel's boot id when it was started: a different one means the machine was rebooted. */
+  readonly bootId: string;
+}
+
+/** The identity a waiting guest is given in one call. */
+export interface GuestIdentity {
+  readonly sandboxId: SandboxId;
+  readonly hostname: string;
+  readonly agentToken: string;
+  readonly defaultUser: string;
+  readonly sudo: boolean;
+  readonly env: Readonly<Record<string, string>>;
+}
+
+export interface GuestSpec {
+  readonly template: Template;
+  readonly limits: Limits;
+  readonly identity: GuestIdentity;
+}
+
+/** How a guest came to its end without being asked. */
+export interface GuestDeath {
+  readonly reason: EndReason;
+  readonly detail: string;
+}
+
+export interface GuestUsage {
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+  /** CPU use since the sample before, in per cent of one CPU. */
+  readonly cpuPercent: number;
+  readonly memoryBytes: number;
+  readonly diskBytes: number;
+}
+
+/** The outcome of looking for a known guest after a restart of the server. */
+export type Recovery = { readonly alive: true } | { readonly alive: false; readonly death: GuestDeath };
+
+/** One machine that runs guests. The core knows nothing else about machines. */
+export interface Host {
+  /**
+   * Gives a guest of the template this identity: takes a waiting one or boots one. Resolves when the guest's agent has
+   * acknowledged it, so the first command can run. On failure nothing of the guest is left.
+   */
+  provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef>;
+  /**
+   * Finds the guests that should be alive, re-attaches to them, and ends and removes everything of this instance that
+   * belongs to none of them. Called once, before anything else.
+   */
+  recover(known: ReadonlyMap<SandboxId, { ref: GuestRef; agentToken: string }>): Promise<ReadonlyMap<SandboxId, Recovery>>;
+  /** The live guest of a sandbox; throws `gone` when there is none. */
+  guest(id: SandboxId): Guest;
+  /** Ends the guest and returns all that it held. Succeeds when there is nothing to end. */
+  destroy(id: SandboxId): Promise<void>;
+  usage(id: SandboxId): Promise<GuestUsage>;
+  /** Called at most once per guest, when it dies without `destroy`. What it held is already being taken back. */
+  onDeath(listener: (id: SandboxId, death: GuestDeath) => void): void;
+}
+
+export type ProcessKind = 'command' | 'background' | 'stdio' | 'pty';
+
+export interface ProcessSpec {
+  /** Shell line; empty with `pty` means a login shell. */
+  readonly cmd: string;
+  readonly kind: ProcessKind;
+  readonly user?: string;
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** Whether standard input is a pipe that can be written to; otherwise it is empty. */
+  readonly stdin: boolean;
+  readonly size?: { readonly cols: number; readonly rows: number };
+  readonly tag?: string;
+}
+
+export interface StartedProcess {
+  /** Never reused within a sandbox. */
+  readonly id: string;
+  readonly pid: number;
+  readonly startedAt: number;
+}
+
+export interface ProcessExit {
+  /** 128 + signal number after a death by signal. */
+  readonly exitCode: number;
+  readonly signal: string | null;
+  readonly reason: 'exited' | 'signaled' | 'out_of_memory';
+}
+
+export interface ProcessInfo extends StartedProcess {
+  readonly cmd: string;
+  readonly kind: ProcessKind;
+  readonly user: string;
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly tag: string;
+  readonly running: boolean;
+  readonly exit: ProcessExit | null;
+}
+
+export type OutputEvent =
+  | { readonly type: 'started'; readonly process: StartedProcess }
+  | { readonly type: 'stdout' | 'stderr' | 'terminal'; readonly entry: number; readonly data: Buffer }
+  /** Entries up to `entry` were dropped because nobody read them in time. */
+  | { readonly type: 'gap'; readonly entry: number; readonly lostBytes: number }
+  | { readonly type: 'exit'; readonly entry: number; readonly exit: ProcessExit };
+
+export interface FileEntry {
+  readonly name: string;
+  readonly path: string;
+  readonly type: 'file' | 'dir' | 'symlink' | 'other';
+  readonly size: number;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly modifiedAt: number;
+  readonly target?: string;
+  readonly targetType?: 'file' | 'dir' | 'other' | 'missing';
+}
+
+/** Files of a guest, handled with root's power and given to `user`. Relative paths are taken from the user's home. */
+export interface GuestFiles {
+  read(path: string, user: string | undefined, signal: AbortSignal): Promise<{ readonly size: number; readonly body: Readable }>;
+  /** Replaces the file in one step, or changes nothing. Resolves to the path as written and the size in bytes. */
+  write(path: string, user: string | undefined, body: Readable | Uint8Array, signal: AbortSignal): Promise<{ readonly path: string; readonly size: number }>;
+  list(path: string, user: string | undefined, depth: number, signal: AbortSignal): Promise<{ readonly entries: readonly FileEntry[]; readonly truncated: boolean }>;
+  info(path: string, user: string | undefined, signal: AbortSignal): Promise<FileEntry>;
+  remove(path: string, user: string | undefined, signal: AbortSignal): Promise<boolean>;
+  rename(from: string, to: string, user: string | undefined, signal: AbortSignal): Promise<FileEntry>;
+  makeDir(path: string, user: string | undefined, signal: AbortSignal): Promise<boolean>;
+}
+
+/**
+ * A running guest through its agent. Every call has a deadline of its own besides the caller's signal, and fails with
+ * `gone` at once when the guest dies. Failures inside the guest keep their meaning: `not_found`, `invalid_argument`,
+ * `no_space`, `unprocessable`, `conflict`, `not_listening`.
+ */
+export interface Guest {
+  /** Starts a process and follows it in one round trip; the first event is `started`. Leaving the loop does not end it. */
+  run(spec: ProcessSpec, signal: AbortSignal): AsyncIterable<OutputEvent>;
+  start(spec: ProcessSpec, signal: AbortSignal): Promise<StartedProcess>;
+  /** Output after entry `after`; with `follow` until the exit event. */
+  output(processId: string, after: number, follow: boolean, signal: AbortSignal): AsyncIterable<OutputEvent>;
+  processes(signal: AbortSignal): Promise<readonly ProcessInfo[]>;
+  process(processId: string, signal: AbortSignal): Promise<ProcessInfo>;
+  /** Bytes taken; throws `conflict` when closed or ended, `rate_limited` when the process does not read. */
+  writeStdin(processId: string, data: Uint8Array, signal: AbortSignal): Promise<void>;
+  closeStdin(processId: string, signal: AbortSignal): Promise<void>;
+  resize(processId: string, size: { readonly cols: number; readonly rows: number }, signal: AbortSignal): Promise<void>;
+  /** To the whole process group; false when it has ended. */
+  sendSignal(processId: string, name: string, signal: AbortSignal): Promise<boolean>;
+  /** Ends the group if it runs (true) and forgets the process and its output. */
+  removeProcess(processId: string, signal: AbortSignal): Promise<boolean>;
+  readonly files: GuestFiles;
+  /** A TCP connection to a port on the guest's loopback; throws `not_listening`. */
+  tunnel(port: number, signal: AbortSignal): Promise<Duplex>;
+}

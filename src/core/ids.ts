@@ -1,0 +1,40 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+
+declare const brand: unique symbol;
+type Branded<T, B extends string> = T & { readonly [brand]: B };
+
+/** The one internal identity of a sandbox: a lowercase UUID. Each wire shows a projection of it. */
+export type SandboxId = Branded<string, 'SandboxId'>;
+/** Eight characters of `a-z0-9`, unique over all sandboxes that still have a row. */
+export type ShortId = Branded<string, 'ShortId'>;
+export type TeamId = Branded<string, 'TeamId'>;
+
+const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const shortPattern = /^[a-z0-9]{8}$/;
+
+export function newSandboxId(): SandboxId {
+  return randomUUID() as SandboxId;
+}
+
+export function parseSandboxId(text: string): SandboxId | null {
+  const lower = text.toLowerCase();
+  return uuidPattern.test(lower) ? (lower as SandboxId) : null;
+}
+
+export function newShortId(): ShortId {
+  // 36^8 ids; rejection sampling keeps the letters evenly spread.
+  let id = '';
+  while (id.length < 8) {
+    for (const byte of randomBytes(12)) {
+      if (byte < 252 && id.length < 8) id += 'abcdefghijklmnopqrstuvwxyz0123456789'[byte % 36];
+    }
+  }
+  return id as ShortId;
+}
+
+export function parseShortId(text: string): ShortId | null {
+  return shortPattern.test(text) ? (text as ShortId) : null;
+}
+
+/** How a caller names a sandbox, after its wire has taken its own decoration off. */
+export type SandboxRef = { readonly id: SandboxId } | { readonly shortId: ShortId };

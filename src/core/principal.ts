@@ -1,0 +1,8 @@
+import type { TeamId } from './ids.ts';
+
+/** Who asks. Every use case takes one; another team's objects are not found for it. */
+export interface Principal {
+  readonly teamId: TeamId;
+  /** The API key's id, for the audit trail; never the key itself. */
+  readonly keyId: string;
+}

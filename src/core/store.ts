@@ -1,0 +1,97 @@
+import type { SandboxId, SandboxRef, TeamId } from './ids.ts';
+import type { Sandbox, SandboxState } from './sandbox.ts';
+
+export interface ApiKey {
+  readonly id: string;
+  readonly teamId: TeamId;
+  readonly name: string;
+  readonly createdAt: number;
+  readonly revokedAt: number | null;
+}
+
+/** What a listing asks for. Newest first; a cursor names the last item seen, so that pages neither skip nor repeat. */
+export interface SandboxQuery {
+  readonly states: readonly SandboxState[];
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly limit: number;
+  readonly after?: { readonly createdAt: number; readonly id: SandboxId };
+  readonly offset?: number;
+}
+
+export interface SandboxPage {
+  readonly items: readonly Sandbox[];
+  /** All that match, on every page. */
+  readonly total: number;
+  readonly more: boolean;
+}
+
+/** What a transition may change besides the state. */
+export type SandboxPatch = Partial<Pick<Sandbox, 'startedAt' | 'endAt' | 'timeoutSeconds' | 'guest' | 'end' | 'generation'>>;
+
+export interface SandboxStore {
+  insert(sandbox: Sandbox): Promise<void>;
+  find(teamId: TeamId, ref: SandboxRef): Promise<Sandbox | null>;
+  list(teamId: TeamId, query: SandboxQuery): Promise<SandboxPage>;
+  /** Every sandbox in one of these states, over all teams: for recovery, deadlines and admission. */
+  inStates(states: readonly SandboxState[]): Promise<readonly Sandbox[]>;
+  /**
+   * Compare-and-set: moves the sandbox to `to` if it is in one of `from`. Returns the new row, or null when somebody else was first.
+   */
+  transition(id: SandboxId, from: readonly SandboxState[], to: SandboxState, patch: SandboxPatch): Promise<Sandbox | null>;
+  /** Only for a create that failed: removes the row as if it had never been. */
+  remove(id: SandboxId): Promise<void>;
+  /** Removes the tombstones of sandboxes that ended before `endedBefore`; returns how many. */
+  purge(endedBefore: number): Promise<number>;
+}
+
+export type EventCategory = 'lifecycle' | 'admin' | 'network' | 'command' | 'filesystem' | 'snapshot' | 'pty' | 'security';
+
+/** Something that happened, with ids and a reason. Never holds a body, a secret or an environment value. */
+export interface PaddockEvent {
+  readonly at: number;
+  readonly teamId: TeamId;
+  readonly sandboxId: SandboxId | null;
+  readonly category: EventCategory;
+  readonly name: string;
+  readonly detail: Readonly<Record<string, string | number | boolean | null>>;
+}
+
+export interface EventStore {
+  append(events: readonly PaddockEvent[]): Promise<void>;
+  /** Newest last. */
+  list(teamId: TeamId, sandboxId: SandboxId, limit: number): Promise<readonly PaddockEvent[]>;
+  purge(before: number): Promise<number>;
+}
+
+/** Deadlines of processes that outlive the request that started them, so that a restart of the server does not lose them. */
+export interface ProcessDeadline {
+  readonly sandboxId: SandboxId;
+  readonly processId: string;
+  readonly at: number;
+}
+
+export interface ProcessDeadlineStore {
+  put(deadline: ProcessDeadline): Promise<void>;
+  remove(sandboxId: SandboxId, processId: string): Promise<void>;
+  removeAll(sandboxId: SandboxId): Promise<void>;
+  all(): Promise<readonly ProcessDeadline[]>;
+}
+
+export interface KeyStore {
+  /** The team that single-user installations use; made on first use. */
+  defaultTeam(): Promise<TeamId>;
+  /** `hash` is SHA-256 of the key, hex. */
+  findByHash(hash: string): Promise<ApiKey | null>;
+  insert(key: ApiKey, hash: string): Promise<void>;
+  list(teamId: TeamId): Promise<readonly ApiKey[]>;
+  revoke(teamId: TeamId, keyId: string, at: number): Promise<boolean>;
+}
+
+/** All durable state. What has been awaited survives a crash of the process and of the machine. */
+export interface Store {
+  readonly sandboxes: SandboxStore;
+  readonly events: EventStore;
+  readonly processDeadlines: ProcessDeadlineStore;
+  readonly keys: KeyStore;
+  close(): Promise<void>;
+}

@@ -1,0 +1,27 @@
+/** What a sandbox made from a template gets. All limits hold per sandbox. */
+export interface Limits {
+  readonly vcpus: number;
+  readonly memoryMb: number;
+  readonly diskMb: number;
+  /** Processes and threads at once inside the sandbox. */
+  readonly pids: number;
+}
+
+/** A ready, immutable template on this host. */
+export interface Template {
+  /** Public id, `tpl-<name>`. */
+  readonly id: string;
+  readonly name: string;
+  /** Content address of the root file system. */
+  readonly digest: string;
+  readonly description: string;
+  readonly limits: Limits;
+  /** Environment for every process, below the sandbox's own. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** The templates that sandboxes can be created from. */
+export interface TemplateCatalog {
+  find(name: string): Template | undefined;
+  list(): readonly Template[];
+}
