@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ConfigError, parseConfig, settings } from './config.ts';
+
+test('an empty environment gives the documented defaults', () => {
+  const { config, warnings } = parseConfig({});
+  assert.deepEqual(config, {
+    listen: { host: '127.0.0.1', port: 7070 },
+    dataDir: '/var/lib/paddock',
+    artefactsDir: '/var/lib/paddock',
+    domain: 'sandbox.localhost',
+    apiKey: null,
+    runsc: null,
+    unknownTemplate: 'reject',
+    maxSandboxes: 256,
+    maxTimeoutSeconds: 0,
+    warmGuests: 0,
+    subnet: null,
+    logLevel: 'info',
+  });
+  assert.deepEqual(warnings, []);
+  assert.ok(Object.isFrozen(config));
+});
+
+test('the artefacts lie in the data directory unless said otherwise', () => {
+  assert.equal(parseConfig({ PADDOCK_DATA_DIR: '/x' }).config.artefactsDir, '/x');
+  assert.equal(parseConfig({ PADDOCK_DATA_DIR: '/x', PADDOCK_ARTEFACTS_DIR: '/y' }).config.artefactsDir, '/y');
+});
+
+const accepted: [string, string, (config: ReturnType<typeof parseConfig>['config']) => unknown, unknown][] = [
+  ['PADDOCK_LISTEN', '[::1]:80', (config) => config.listen, { host: '::1', port: 80 }],
+  ['PADDOCK_LISTEN', 'localhost:0', (config) => config.listen, { host: 'localhost', port: 0 }],
+  ['PADDOCK_DOMAIN', 'Boxes.Example.COM', (config) => config.domain, 'boxes.example.com'],
+  ['PADDOCK_UNKNOWN_TEMPLATE', 'base', (config) => config.unknownTemplate, 'base'],
+  ['PADDOCK_SUBNET', '10.88.16.0/20', (config) => config.subnet, { address: '10.88.16.0', prefix: 20 }],
+  ['PADDOCK_WARM_GUESTS', ' 4 ', (config) => config.warmGuests, 4],
+  ['PADDOCK_MAX_SANDBOXES', '', (config) => config.maxSandboxes, 256],
+];
+for (const [name, value, pick, expected] of accepted) {
+  test(`${name}=${value} is understood`, () => {
+    assert.deepEqual(pick(parseConfig({ [name]: value }).config), expected);
+  });
+}
+
+const refused: [string, string, string][] = [
+  ['PADDOCK_LISTEN', '7070', 'PADDOCK_LISTEN must be host:port with a port from 0 to 65535, for example 127.0.0.1:7070, but is "7070".'],
+  ['PADDOCK_LISTEN', 'a:70000', 'PADDOCK_LISTEN must be host:port with a port from 0 to 65535, for example 127.0.0.1:7070, but is "a:70000".'],
+  ['PADDOCK_DOMAIN', 'http://x', 'PADDOCK_DOMAIN must be a domain name such as sandbox.localhost, without scheme or port, but is "http://x".'],
+  ['PADDOCK_API_KEY', 'short', 'PADDOCK_API_KEY must be 16 to 256 printable ASCII characters without spaces.'],
+  ['PADDOCK_UNKNOWN_TEMPLATE', 'maybe', 'PADDOCK_UNKNOWN_TEMPLATE must be one of reject, base, but is "maybe".'],
+  ['PADDOCK_MAX_SANDBOXES', '0', 'PADDOCK_MAX_SANDBOXES must be a whole number from 1 to 4000, but is "0".'],
+  ['PADDOCK_MAX_TIMEOUT', '1h', 'PADDOCK_MAX_TIMEOUT must be a whole number from 0 to 315360000, but is "1h".'],
+  ['PADDOCK_SUBNET', '10.0.0.0/8', 'PADDOCK_SUBNET must be an IPv4 network from /16 to /20 such as 10.88.0.0/16, but is "10.0.0.0/8".'],
+  ['PADDOCK_SUBNET', '10.88.1.0/16', 'PADDOCK_SUBNET has bits set outside its prefix: write 10.88.0.0/16 instead of "10.88.1.0/16".'],
+  ['PADDOCK_LOG_LEVEL', 'loud', 'PADDOCK_LOG_LEVEL must be one of fatal, error, warn, info, debug, trace, silent, but is "loud".'],
+];
+for (const [name, value, message] of refused) {
+  test(`${name}=${value} is refused with a sentence`, () => {
+    assert.throws(() => parseConfig({ [name]: value }), (error: unknown) => error instanceof ConfigError && error.message === message);
+  });
+}
+
+test('a variable that nobody reads is reported with the nearest name', () => {
+  assert.deepEqual(parseConfig({ PADDOCK_LISTN: 'x', PADDOCK_COLOUR_OF_THE_SHED: 'red', HOME: '/' }).warnings, [
+    'PADDOCK_COLOUR_OF_THE_SHED is not a setting of Paddock and is ignored.',
+    'PADDOCK_LISTN is not a setting of Paddock and is ignored. Did you mean PADDOCK_LISTEN?',
+  ]);
+});
+
+test('every variable that is parsed is described', () => {
+  assert.equal(new Set(settings.map((setting) => setting.name)).size, settings.length);
+  for (const setting of settings) {
+    assert.match(setting.name, /^PADDOCK_[A-Z_]+$/);
+    assert.ok(setting.meaning.endsWith('.'), setting.name);
+  }
+});

@@ -1,0 +1,187 @@
+import { resolve } from 'node:path';
+
+/** Every setting of a server, parsed once at the start. Nothing else reads the environment. */
+export interface Config {
+  readonly listen: ListenAddress;
+  /** State of this instance: database, keys, sandboxes' disks. Two servers never share one. */
+  readonly dataDir: string;
+  /** What set-up has built: `runsc/`, `agent/`, `templates/`. May be shared between instances. */
+  readonly artefactsDir: string;
+  readonly domain: string;
+  /** The API key given by the operator; null means: the one generated in the data directory. */
+  readonly apiKey: string | null;
+  /** Another build of the sandbox runtime, for new sandboxes only. */
+  readonly runsc: string | null;
+  readonly unknownTemplate: 'reject' | 'base';
+  readonly maxSandboxes: number;
+  /** Seconds; 0 means no cap. */
+  readonly maxTimeoutSeconds: number;
+  readonly warmGuests: number;
+  readonly subnet: Subnet | null;
+  readonly logLevel: LogLevel;
+}
+
+export interface ListenAddress {
+  /** A host name or address without brackets. */
+  readonly host: string;
+  /** 0 lets the system choose. */
+  readonly port: number;
+}
+
+/** An IPv4 network in canonical form: no bit set outside the prefix. */
+export interface Subnet {
+  readonly address: string;
+  readonly prefix: number;
+}
+
+const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+/** One row of the reference: what `paddock help` prints and the documentation repeats. */
+export interface SettingDescription {
+  readonly name: string;
+  /** The default as the operator would write it; empty when there is none. */
+  readonly default: string;
+  readonly meaning: string;
+}
+
+export const settings: readonly SettingDescription[] = Object.freeze([
+  { name: 'PADDOCK_LISTEN', default: '127.0.0.1:7070', meaning: 'Address and port the server listens on, host:port or [IPv6]:port. Port 0 lets the system choose.' },
+  { name: 'PADDOCK_DATA_DIR', default: '/var/lib/paddock', meaning: 'Directory of the state: database, keys, sandboxes. One server at a time.' },
+  { name: 'PADDOCK_ARTEFACTS_DIR', default: 'the data directory', meaning: 'Directory of what set-up builds: runsc/, agent/, templates/. Several servers may share one.' },
+  { name: 'PADDOCK_DOMAIN', default: 'sandbox.localhost', meaning: 'Domain that the answers name for sandboxes.' },
+  { name: 'PADDOCK_API_KEY', default: '', meaning: 'The API key that clients use. Without it one is generated once and kept in <data>/api-key.' },
+  { name: 'PADDOCK_RUNSC', default: '', meaning: 'Path of another runsc for new sandboxes; running ones keep the build they were started with.' },
+  { name: 'PADDOCK_UNKNOWN_TEMPLATE', default: 'reject', meaning: 'What a create with an unknown template name gets: reject (404), or base (the base template under that name).' },
+  { name: 'PADDOCK_MAX_SANDBOXES', default: '256', meaning: 'Sandboxes that may exist at once; a create above it is refused with 429.' },
+  { name: 'PADDOCK_MAX_TIMEOUT', default: '0', meaning: 'Longest timeout in seconds that a sandbox may ask for, 0 for no limit; a longer one is refused with 403.' },
+  { name: 'PADDOCK_WARM_GUESTS', default: '0', meaning: 'Booted sandboxes that wait per template, so that a create takes milliseconds.' },
+  { name: 'PADDOCK_SUBNET', default: '', meaning: 'IPv4 network for the addresses of sandboxes, from /16 to /20. Without it a free one is chosen.' },
+  { name: 'PADDOCK_LOG_LEVEL', default: 'info', meaning: `What is logged to standard error: ${logLevels.join(', ')}.` },
+]);
+
+/** A setting that cannot be used. The message names the variable and says what is allowed. */
+export class ConfigError extends Error {
+  constructor(variable: string, problem: string) {
+    super(`${variable} ${problem}`);
+    this.name = 'ConfigError';
+  }
+}
+
+export interface ParsedConfig {
+  readonly config: Config;
+  /** One sentence per `PADDOCK_*` variable that nobody reads. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Reads the settings from an environment. An empty variable counts as absent.
+ *
+ * @throws ConfigError for the first value that cannot be used.
+ */
+export function parseConfig(env: Readonly<Record<string, string | undefined>>): ParsedConfig {
+  const read = (name: string): string | null => env[name]?.trim() || null;
+  const dataDir = resolve(read('PADDOCK_DATA_DIR') ?? '/var/lib/paddock');
+  const artefacts = read('PADDOCK_ARTEFACTS_DIR');
+  const runsc = read('PADDOCK_RUNSC');
+  const config: Config = Object.freeze({
+    listen: parseListen(read('PADDOCK_LISTEN') ?? '127.0.0.1:7070'),
+    dataDir,
+    artefactsDir: artefacts === null ? dataDir : resolve(artefacts),
+    domain: parseDomain(read('PADDOCK_DOMAIN') ?? 'sandbox.localhost'),
+    apiKey: parseApiKey(read('PADDOCK_API_KEY')),
+    runsc: runsc === null ? null : resolve(runsc),
+    unknownTemplate: parseChoice('PADDOCK_UNKNOWN_TEMPLATE', read('PADDOCK_UNKNOWN_TEMPLATE') ?? 'reject', ['reject', 'base']),
+    maxSandboxes: parseInteger('PADDOCK_MAX_SANDBOXES', read('PADDOCK_MAX_SANDBOXES') ?? '256', 1, 4000),
+    maxTimeoutSeconds: parseInteger('PADDOCK_MAX_TIMEOUT', read('PADDOCK_MAX_TIMEOUT') ?? '0', 0, 315_360_000),
+    warmGuests: parseInteger('PADDOCK_WARM_GUESTS', read('PADDOCK_WARM_GUESTS') ?? '0', 0, 1000),
+    subnet: parseSubnet(read('PADDOCK_SUBNET')),
+    logLevel: parseChoice('PADDOCK_LOG_LEVEL', read('PADDOCK_LOG_LEVEL') ?? 'info', logLevels),
+  });
+  return { config, warnings: unknownVariables(env) };
+}
+
+function parseListen(text: string): ListenAddress {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/]+)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  if (match === null || port > 65535) throw new ConfigError('PADDOCK_LISTEN', `must be host:port with a port from 0 to 65535, for example 127.0.0.1:7070, but is "${text}".`);
+  return Object.freeze({ host: (match[1] ?? match[2])!, port });
+}
+
+function parseDomain(text: string): string {
+  const label = '[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?';
+  const domain = text.toLowerCase();
+  if (domain.length > 253 || !new RegExp(`^${label}(\\.${label})*$`).test(domain)) throw new ConfigError('PADDOCK_DOMAIN', `must be a domain name such as sandbox.localhost, without scheme or port, but is "${text}".`);
+  return domain;
+}
+
+function parseApiKey(text: string | null): string | null {
+  // Never repeats the value: the sentence ends up in logs.
+  if (text !== null && !/^[\x21-\x7e]{16,256}$/.test(text)) throw new ConfigError('PADDOCK_API_KEY', 'must be 16 to 256 printable ASCII characters without spaces.');
+  return text;
+}
+
+function parseChoice<T extends string>(variable: string, text: string, allowed: readonly T[]): T {
+  const choice = allowed.find((each) => each === text);
+  if (choice === undefined) throw new ConfigError(variable, `must be one of ${allowed.join(', ')}, but is "${text}".`);
+  return choice;
+}
+
+function parseInteger(variable: string, text: string, least: number, most: number): number {
+  const value = /^\d{1,12}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value >= least && value <= most)) throw new ConfigError(variable, `must be a whole number from ${least} to ${most}, but is "${text}".`);
+  return value;
+}
+
+function parseSubnet(text: string | null): Subnet | null {
+  if (text === null) return null;
+  const wrong = (): ConfigError => new ConfigError('PADDOCK_SUBNET', `must be an IPv4 network from /16 to /20 such as 10.88.0.0/16, but is "${text}".`);
+  const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\/(\d{1,2})$/.exec(text);
+  if (match === null) throw wrong();
+  const octets = match.slice(1, 5).map(Number);
+  const prefix = Number(match[5]);
+  if (octets.some((octet) => octet > 255) || prefix < 16 || prefix > 20) throw wrong();
+  const bits = octets.reduce((sum, octet) => sum * 256 + octet, 0);
+  const size = 2 ** (32 - prefix);
+  if (bits % size !== 0) {
+    const start = bits - (bits % size);
+    const fixed = [24, 16, 8, 0].map((shift) => Math.floor(start / 2 ** shift) % 256).join('.');
+    throw new ConfigError('PADDOCK_SUBNET', `has bits set outside its prefix: write ${fixed}/${prefix} instead of "${text}".`);
+  }
+  return Object.freeze({ address: octets.join('.'), prefix });
+}
+
+function unknownVariables(env: Readonly<Record<string, string | undefined>>): string[] {
+  const known = new Set(settings.map((setting) => setting.name));
+  return Object.keys(env)
+    .filter((name) => name.startsWith('PADDOCK_') && !known.has(name))
+    .sort()
+    .map((name) => {
+      const near = nearest(name, [...known]);
+      return near === null ? `${name} is not a setting of Paddock and is ignored.` : `${name} is not a setting of Paddock and is ignored. Did you mean ${near}?`;
+    });
+}
+
+/** The known name within a third of the letters, or null. */
+function nearest(name: string, known: readonly string[]): string | null {
+  const stem = (text: string): string => text.slice('PADDOCK_'.length);
+  let best: { name: string; distance: number } | null = null;
+  for (const candidate of known) {
+    const distance = editDistance(stem(name), stem(candidate));
+    if (best === null || distance < best.distance) best = { name: candidate, distance };
+  }
+  return best !== null && best.distance <= Math.max(2, stem(best.name).length / 3) ? best.name : null;
+}
+
+/** Levenshtein distance. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}
