@@ -1,0 +1,119 @@
+import { createHash } from 'node:crypto';
+import { access, mkdir, mkdtemp, readFile, readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { debianArchives, readMachineSources, selectDebianArchive } from './apt-sources.mjs';
+import { CommandFailure, run } from './command.mjs';
+import { SetupFailure } from './failure.mjs';
+import { readJson, writeJson } from './files.mjs';
+import { repository } from './places.mjs';
+import { BUILD_PROGRAM, buildRootfs, guestSources, runInside } from './template-build.mjs';
+
+const WORK_PREFIX = '.build-';
+
+/** The recipes, each after the one it starts from. */
+export async function readRecipes(directory = join(repository, 'templates')) {
+  const names = (await readdir(directory)).filter((name) => name.endsWith('.json')).sort();
+  const recipes = await Promise.all(names.map(async (name) => JSON.parse(await readFile(join(directory, name), 'utf8'))));
+  const ordered = [];
+  const place = (recipe) => {
+    if (ordered.includes(recipe)) return;
+    if (recipe.from) place(recipes.find(({ name }) => name === recipe.from));
+    ordered.push(recipe);
+  };
+  recipes.forEach(place);
+  return ordered;
+}
+
+/**
+ * The templates that are missing or were built from another recipe, program, release or mirror.
+ * @returns {Promise<{title: string, work: () => Promise<void>}[]>} in the order they have to be built
+ */
+export async function planTemplates({ places, machine, env, recipes }) {
+  const sources = await readMachineSources();
+  // Of other Debian-like systems the release has another name; their sandboxes are Debian all the same.
+  const codename = machine.debian ? machine.codename : 'bookworm';
+  const guest = debianArchives(sources, codename, env.PADDOCK_TEMPLATE_APT_MIRROR);
+  const machines = selectDebianArchive(sources, codename);
+  const archives = machines.archive ? machines : guest;
+  if (!archives.archive) {
+    throw new SetupFailure(`No Debian archive for ${codename} was found in /etc/apt: add it, or set PADDOCK_TEMPLATE_APT_MIRROR to a mirror that ends in /debian.`);
+  }
+  const build = { machine, codename, archives, guestSources: guestSources(guest, codename) };
+  const program = await Promise.all(BUILD_PROGRAM.map((file) => readFile(file)));
+  const digests = new Map();
+  const missing = [];
+  for (const recipe of recipes ?? (await readRecipes())) {
+    const parts = [JSON.stringify(recipe), digests.get(recipe.from) ?? '', ...program, codename, machine.architecture, build.guestSources];
+    const digest = createHash('sha256');
+    for (const part of parts) digest.update(`${part.length}\n`).update(part);
+    digests.set(recipe.name, digest.digest('hex').slice(0, 32));
+    if (await isCurrent(places, recipe.name, digests.get(recipe.name))) continue;
+    missing.push({
+      title: `Building the template ${recipe.name}`,
+      work: () => buildTemplate({ places, recipe, digest: digests.get(recipe.name), build }),
+    });
+  }
+  return missing;
+}
+
+/** What a killed build left behind. Only called with the lock held, so none of it is in use. */
+export async function removeUnfinishedBuilds(places) {
+  for (const name of await readdir(places.templates).catch(() => [])) {
+    if (name.startsWith(WORK_PREFIX)) await rm(join(places.templates, name), { recursive: true, force: true });
+  }
+}
+
+async function isCurrent(places, name, digest) {
+  const current = await readJson(join(places.templates, name, 'current.json'));
+  return current?.digest === digest && (await access(join(current.path, 'etc/passwd')).then(() => true, () => false));
+}
+
+async function buildTemplate({ places, recipe, digest, build }) {
+  const home = join(places.templates, recipe.name);
+  const target = join(home, digest);
+  await mkdir(home, { recursive: true, mode: 0o755 });
+  // An earlier build may be finished and only not be the current one: a recipe was changed and changed back.
+  if (!(await readJson(join(target, 'manifest.json')))) {
+    const work = await mkdtemp(join(places.templates, WORK_PREFIX));
+    try {
+      await buildInto(work, { places, recipe, digest, build });
+      await rm(target, { recursive: true, force: true });
+      await rename(join(work, 'result'), target);
+    } catch (error) {
+      if (!(error instanceof CommandFailure)) throw error;
+      throw new SetupFailure(`The template ${recipe.name} could not be built (${error.message}): read the output above, then run the command again.`, { detail: error.output });
+    } finally {
+      await rm(work, { recursive: true, force: true });
+    }
+  }
+  await writeJson(join(home, 'current.json'), { name: recipe.name, digest, path: join(target, 'rootfs'), manifest: join(target, 'manifest.json') });
+}
+
+async function buildInto(work, { places, recipe, digest, build }) {
+  const result = join(work, 'result');
+  const root = join(result, 'rootfs');
+  await mkdir(result, { mode: 0o755 });
+  const base = recipe.from ? await readJson(join(places.templates, recipe.from, 'current.json')) : undefined;
+  const baseManifest = base ? await readJson(base.manifest) : undefined;
+  await buildRootfs(recipe, { ...build, root, work, base: base?.path });
+  const installed = await runInside(root, "dpkg-query --show --showformat='${Package} ${Version}\\n'");
+  const [size] = (await run('du', ['--summarize', '--block-size=1', '--one-file-system', root])).split('\t');
+  await writeJson(join(result, 'manifest.json'), {
+    name: recipe.name,
+    digest,
+    description: recipe.description,
+    from: recipe.from ?? null,
+    limits: recipe.limits,
+    env: { ...baseManifest?.env, ...recipe.env },
+    architecture: build.machine.architecture,
+    debian: {
+      codename: build.codename,
+      packages: Object.fromEntries(installed.trim().split('\n').map((line) => line.split(' '))),
+    },
+    npm: Object.fromEntries((recipe.npm ?? []).filter(({ architecture = build.machine.architecture }) => architecture === build.machine.architecture).map((pin) => [pin.package, pin.version])),
+    built_at: new Date().toISOString(),
+    size_bytes: Number(size),
+  });
+  // The rename must not reach the disk before what it names.
+  await run('sync', ['--file-system', work]);
+}
