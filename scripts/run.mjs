@@ -15,6 +15,9 @@ const ENTRIES = {
   bench: ['bench/main.ts'],
 };
 
+/** Of the output of a command that failed. */
+const DETAIL_LINES = 30;
+
 /** Signals that reach this process, to be passed to whatever it is waiting for. */
 let onSignal = (signal) => {
   stopCommands();
@@ -34,7 +37,7 @@ try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
   if (!(error instanceof SetupFailure)) throw error;
-  if (error.detail) process.stderr.write(`${error.detail.trim()}\n\n`);
+  if (error.detail) process.stderr.write(`${error.detail.trim().split('\n').slice(-DETAIL_LINES).join('\n')}\n\n`);
   process.stderr.write(`paddock: ${error.message}\n`);
   process.exitCode = 1;
 }

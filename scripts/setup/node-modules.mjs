@@ -40,10 +40,15 @@ async function install(root, stamp, sha256) {
     await runNpm(['ci', '--no-audit', '--no-fund', '--no-progress', '--loglevel=error', '--include=dev', '--include=optional'], { cwd: root });
   } catch (error) {
     if (!(error instanceof CommandFailure)) throw error;
-    throw new SetupFailure('npm ci failed: read its output above, and check that the npm registry can be reached (npm ping).', { detail: error.output, cause: error });
+    throw new SetupFailure('npm ci failed: read its output above, and check that the npm registry can be reached (npm ping).', { detail: withoutUsage(error.output), cause: error });
   }
   if (!(await access(pinnedNode(root)).then(() => true, () => false))) {
     throw new SetupFailure(`npm ci did not bring ${pinnedNode(root)}: check that the registry has the package and that npm's settings do not leave out optional packages.`);
   }
   await writeFile(stamp, sha256);
+}
+
+/** npm prints all its options behind some errors, far longer than the error. */
+function withoutUsage(output) {
+  return output.replace(/\nnpm (?:error|ERR!)\s*\n(?:npm (?:error|ERR!) )?Clean install a project[\s\S]*/, '');
 }
