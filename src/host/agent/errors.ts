@@ -1,0 +1,50 @@
+import { PaddockError, type ErrorCode } from '../../core/errors.ts';
+
+/** The agent's words for a failure (docs/agent-protocol.md) in the words of the core. */
+const codes: Readonly<Record<string, ErrorCode>> = {
+  bad_request: 'invalid_argument',
+  not_found: 'not_found',
+  user_not_found: 'invalid_argument',
+  cwd_not_found: 'invalid_argument',
+  is_directory: 'invalid_argument',
+  not_directory: 'invalid_argument',
+  not_regular: 'invalid_argument',
+  exists: 'conflict',
+  forbidden: 'permission_denied',
+  no_space: 'no_space',
+  stdin_closed: 'conflict',
+  stdin_full: 'rate_limited',
+  too_many: 'rate_limited',
+  spawn_failed: 'unprocessable',
+  connection_refused: 'not_listening',
+};
+
+/** An error answer of the agent. Its message comes from inside the sandbox: bounded and without control characters. */
+export function fromAgentAnswer(status: number, body: string): PaddockError {
+  let word = '';
+  let message = '';
+  try {
+    const json = JSON.parse(body) as { code?: unknown; message?: unknown };
+    word = typeof json.code === 'string' ? json.code : '';
+    message = typeof json.message === 'string' ? json.message : '';
+  } catch {
+    // Judged by the status alone below.
+  }
+  // eslint-disable-next-line no-control-regex
+  const text = message.replace(/[\u0000-\u001f\u007f]+/g, ' ').slice(0, 500);
+  const code = codes[word];
+  if (code !== undefined) return new PaddockError(code, text || `the sandbox refused: ${word}`);
+  return new PaddockError('unprocessable', text || `the sandbox's agent answered with status ${status}`);
+}
+
+/**
+ * A failed conversation with an agent. `sent` says whether the request may have had an effect: then the failure must not look
+ * like one that a client repeats by itself.
+ */
+export function fromConversation(reason: unknown, sent: boolean): PaddockError {
+  if (reason instanceof PaddockError) return reason;
+  const text = reason instanceof Error ? reason.message : String(reason);
+  return sent
+    ? new PaddockError('unprocessable', `the connection into the sandbox broke before the answer: ${text}`, {}, { cause: reason })
+    : new PaddockError('guest_unreachable', `the sandbox's agent cannot be reached: ${text}`, {}, { cause: reason });
+}

@@ -1,0 +1,91 @@
+import type { Readable } from 'node:stream';
+import type { FileEntry, GuestFiles } from '../../core/host.ts';
+import type { AgentAnswer, AgentRequest } from './client.ts';
+import { AgentProtocolError, type Json, numberField, parseJson, stringField } from './frames.ts';
+
+const listingLimit = 64 * 1024 * 1024;
+const types: ReadonlySet<string> = new Set(['file', 'dir', 'symlink', 'other']);
+
+/** Files of a guest through its agent. */
+export class AgentFiles implements GuestFiles {
+  readonly #request: (request: AgentRequest) => Promise<AgentAnswer>;
+
+  constructor(request: (request: AgentRequest) => Promise<AgentAnswer>) {
+    this.#request = request;
+  }
+
+  async read(path: string, user: string | undefined, signal: AbortSignal): Promise<{ size: number; body: Readable }> {
+    const { headers, body } = await this.#request({ method: 'GET', path: `/v1/files?${query({ path, user })}`, signal });
+    const size = Number(headers['content-length']);
+    if (!Number.isSafeInteger(size) || size < 0) {
+      body.destroy();
+      throw new AgentProtocolError('a file without its size');
+    }
+    return { size, body };
+  }
+
+  async write(path: string, user: string | undefined, body: Readable | Uint8Array, signal: AbortSignal): Promise<{ path: string; size: number }> {
+    // No deadline of its own: the upload takes what its sender takes; the signal ends it.
+    const json = await this.#json({ method: 'PUT', path: `/v1/files?${query({ path, user })}`, body, signal, deadlineMs: 0 });
+    return { path: stringField(json, 'path'), size: numberField(json, 'size') };
+  }
+
+  async list(path: string, user: string | undefined, depth: number, signal: AbortSignal): Promise<{ entries: readonly FileEntry[]; truncated: boolean }> {
+    const json = await this.#json({ method: 'GET', path: `/v1/files/list?${query({ path, user, depth: String(depth) })}`, signal, deadlineMs: 60_000 });
+    const { entries } = json;
+    if (!Array.isArray(entries)) throw new AgentProtocolError('no list of files');
+    return { entries: entries.map((entry) => parseEntry(entry as Json)), truncated: json['truncated'] === true };
+  }
+
+  async info(path: string, user: string | undefined, signal: AbortSignal): Promise<FileEntry> {
+    return parseEntry(await this.#json({ method: 'GET', path: `/v1/files/info?${query({ path, user })}`, signal }));
+  }
+
+  async remove(path: string, user: string | undefined, signal: AbortSignal): Promise<boolean> {
+    return (await this.#json({ method: 'DELETE', path: `/v1/files?${query({ path, user })}`, signal, deadlineMs: 120_000 }))['removed'] === true;
+  }
+
+  async rename(from: string, to: string, user: string | undefined, signal: AbortSignal): Promise<FileEntry> {
+    return parseEntry(await this.#json({ method: 'POST', path: '/v1/files/rename', json: { old_path: from, new_path: to, user }, signal }));
+  }
+
+  async makeDir(path: string, user: string | undefined, signal: AbortSignal): Promise<boolean> {
+    return (await this.#json({ method: 'POST', path: '/v1/files/mkdir', json: { path, user }, signal }))['created'] === true;
+  }
+
+  async #json(request: AgentRequest): Promise<Json> {
+    const { body } = await this.#request(request);
+    const chunks: Buffer[] = [];
+    let size = 0;
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      size += chunk.length;
+      if (size > listingLimit) throw new AgentProtocolError('a listing without end');
+      chunks.push(chunk);
+    }
+    return parseJson(Buffer.concat(chunks));
+  }
+}
+
+function query(parameters: Readonly<Record<string, string | undefined>>): string {
+  return Object.entries(parameters)
+    .filter((pair): pair is [string, string] => pair[1] !== undefined)
+    .map(([name, value]) => `${name}=${encodeURIComponent(value)}`)
+    .join('&');
+}
+
+function parseEntry(json: Json): FileEntry {
+  const type = stringField(json, 'type');
+  const { target, target_type: targetType } = json;
+  return {
+    name: stringField(json, 'name'),
+    path: stringField(json, 'path'),
+    type: (types.has(type) ? type : 'other') as FileEntry['type'],
+    size: numberField(json, 'size'),
+    mode: numberField(json, 'mode'),
+    uid: numberField(json, 'uid'),
+    gid: numberField(json, 'gid'),
+    modifiedAt: numberField(json, 'mtime_ms'),
+    ...(typeof target === 'string' ? { target } : {}),
+    ...(typeof targetType === 'string' ? { targetType: targetType as NonNullable<FileEntry['targetType']> } : {}),
+  };
+}

@@ -1,0 +1,173 @@
+import { readFileSync } from 'node:fs';
+import { statfs } from 'node:fs/promises';
+import { PaddockError } from '../core/errors.ts';
+import { AgentClient } from './agent/client.ts';
+import type { HostLog } from './log.ts';
+import type { Runtime, RuntimeHandle } from './runtime.ts';
+import type { Slot, Slots } from './slots.ts';
+import type { InstalledTemplate } from './templates.ts';
+
+/** A booted guest without identity, with all that it holds on the host. */
+export interface WaitingGuest {
+  readonly template: InstalledTemplate;
+  readonly slot: Slot;
+  readonly handle: RuntimeHandle;
+  readonly client: AgentClient;
+}
+
+/** Below these a machine takes no further guest: what runs must not suffer for what comes. */
+const memoryFloorBytes = 512 * 1024 * 1024;
+const diskFloorBytes = 2 * 1024 * 1024 * 1024;
+
+/**
+ * Boots guests, one after the other's start, and keeps some waiting: booted, without identity and frozen, so that they cost no
+ * CPU. A create takes a waiting one or boots one by the same code.
+ */
+export class Guests {
+  readonly #runtime: Runtime;
+  readonly #slots: Slots;
+  readonly #dataDir: string;
+  readonly #log: HostLog;
+  readonly #wanted: number;
+  readonly #waiting = new Map<string, WaitingGuest[]>();
+  readonly #filling = new Map<string, Promise<void>>();
+  readonly #boots: Turnstile;
+  #closed = false;
+
+  constructor(runtime: Runtime, slots: Slots, options: { dataDir: string; warmGuests: number; parallelBoots: number; log: HostLog }) {
+    this.#runtime = runtime;
+    this.#slots = slots;
+    this.#dataDir = options.dataDir;
+    this.#log = options.log;
+    this.#wanted = options.warmGuests;
+    this.#boots = new Turnstile(options.parallelBoots);
+  }
+
+  /** A guest that listens and was never anybody's. */
+  async take(template: InstalledTemplate, signal: AbortSignal): Promise<WaitingGuest> {
+    const waiting = this.#waiting.get(template.digest) ?? [];
+    for (let guest = waiting.shift(); guest !== undefined; guest = waiting.shift()) {
+      this.keep(template);
+      if (this.#runtime.isAlive(guest.handle)) {
+        this.#runtime.thaw(guest.handle.container);
+        return guest;
+      }
+      void this.dispose(guest);
+    }
+    await this.#assertRoom(template);
+    return this.#boot(template, signal);
+  }
+
+  /** Ends a guest and gives its slot back. A slot that cannot be cleaned is logged and stays out of use. */
+  async dispose(guest: Pick<WaitingGuest, 'slot' | 'handle'>): Promise<void> {
+    await this.#runtime.destroy(guest.handle.container);
+    await this.#slots.release(guest.slot);
+  }
+
+  /** Sees to it, in the background, that enough guests of the template wait. */
+  keep(template: InstalledTemplate): void {
+    if (this.#wanted === 0 || this.#closed || this.#filling.has(template.digest)) return;
+    const filling = this.#fill(template)
+      .catch((reason: unknown) => this.#log.warn({ err: reason, template: template.name }, 'waiting guests cannot be booted'))
+      .finally(() => this.#filling.delete(template.digest));
+    this.#filling.set(template.digest, filling);
+  }
+
+  /** Ends all that wait. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all(this.#filling.values());
+    for (const waiting of this.#waiting.values()) await Promise.all(waiting.splice(0).map((guest) => this.dispose(guest)));
+  }
+
+  async #fill(template: InstalledTemplate): Promise<void> {
+    const waiting = this.#waiting.get(template.digest) ?? [];
+    this.#waiting.set(template.digest, waiting);
+    while (!this.#closed && waiting.length < this.#wanted) {
+      await this.#assertRoom(template);
+      const guest = await this.#boot(template, new AbortController().signal);
+      try {
+        await this.#runtime.freeze(guest.handle.container);
+      } catch (reason) {
+        await this.dispose(guest);
+        throw reason;
+      }
+      waiting.push(guest);
+    }
+  }
+
+  async #boot(template: InstalledTemplate, signal: AbortSignal): Promise<WaitingGuest> {
+    using _turn = await this.#boots.enter(signal);
+    const slot = await this.#slots.claim(template.limits.diskMb, signal);
+    let handle: RuntimeHandle | undefined;
+    try {
+      handle = await this.#runtime.start(slot, template, signal);
+      const client = new AgentClient(slot.address);
+      await client.untilListening(signal);
+      return { template, slot, handle, client };
+    } catch (reason) {
+      if (handle === undefined) await this.#slots.release(slot);
+      else await this.dispose({ slot, handle });
+      throw reason;
+    }
+  }
+
+  async #assertRoom(template: InstalledTemplate): Promise<void> {
+    const available = memoryAvailable();
+    if (available < memoryFloorBytes) {
+      throw new PaddockError('no_capacity', `This machine has ${toMb(available)} MiB of memory left, below the ${toMb(memoryFloorBytes)} MiB it keeps free: end some sandboxes and try again.`, { retryAfterSeconds: 5 });
+    }
+    const { bavail, bsize } = await statfs(this.#dataDir);
+    if (bavail * bsize < diskFloorBytes) {
+      throw new PaddockError('no_capacity', `The disk of the data directory has ${toMb(bavail * bsize)} MiB left, below the ${toMb(diskFloorBytes)} MiB it keeps free: a sandbox of ${template.name} needs room to write.`, { retryAfterSeconds: 30 });
+    }
+  }
+}
+
+function memoryAvailable(): number {
+  const match = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'utf8'));
+  return match === null ? Number.POSITIVE_INFINITY : Number(match[1]) * 1024;
+}
+
+function toMb(bytes: number): number {
+  return Math.floor(bytes / 1024 / 1024);
+}
+
+/** Lets so many through at a time, in the order they came: more parallel boots than cores only make each slower. */
+export class Turnstile {
+  #free: number;
+  readonly #queue: (() => void)[] = [];
+
+  constructor(width: number) {
+    this.#free = width;
+  }
+
+  async enter(signal: AbortSignal): Promise<Disposable> {
+    signal.throwIfAborted();
+    if (this.#free > 0) this.#free--;
+    else {
+      await new Promise<void>((resolve, reject) => {
+        const pass = (): void => {
+          signal.removeEventListener('abort', leave);
+          resolve();
+        };
+        const leave = (): void => {
+          this.#queue.splice(this.#queue.indexOf(pass), 1);
+          reject(signal.reason as Error);
+        };
+        this.#queue.push(pass);
+        signal.addEventListener('abort', leave, { once: true });
+      });
+    }
+    let inside = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (!inside) return;
+        inside = false;
+        const next = this.#queue.shift();
+        if (next === undefined) this.#free++;
+        else next();
+      },
+    };
+  }
+}

@@ -1,0 +1,72 @@
+import type { InstalledTemplate } from '../templates.ts';
+
+export interface BundleInput {
+  readonly template: InstalledTemplate;
+  readonly netns: string;
+  /** Relative to each hierarchy's root, with a leading slash. */
+  readonly cgroup: string;
+  /** Host path of the agent's binary. */
+  readonly agent: string;
+}
+
+/** Where the agent appears inside every guest. */
+export const agentPath = '/.paddock/agent';
+
+/**
+ * Root's powers inside the guest, over the guest's own kernel. Left out: NET_RAW and NET_ADMIN (a guest does not choose its
+ * addresses or craft packets), module loading, clocks, and what gVisor has no use for.
+ */
+const capabilities = [
+  'CAP_AUDIT_WRITE', 'CAP_CHOWN', 'CAP_DAC_OVERRIDE', 'CAP_DAC_READ_SEARCH', 'CAP_FOWNER', 'CAP_FSETID', 'CAP_IPC_LOCK', 'CAP_KILL',
+  'CAP_LEASE', 'CAP_MKNOD', 'CAP_NET_BIND_SERVICE', 'CAP_SETFCAP', 'CAP_SETGID', 'CAP_SETPCAP', 'CAP_SETUID', 'CAP_SYS_ADMIN',
+  'CAP_SYS_CHROOT', 'CAP_SYS_NICE', 'CAP_SYS_PTRACE', 'CAP_SYS_RESOURCE',
+];
+
+/** The OCI configuration of a guest: https://github.com/opencontainers/runtime-spec/blob/main/config.md */
+export function bundleConfig({ template, netns, cgroup, agent }: BundleInput): object {
+  const { limits } = template;
+  const period = 100_000;
+  return {
+    ociVersion: '1.0.2',
+    hostname: 'paddock',
+    process: {
+      args: [agentPath],
+      cwd: '/',
+      user: { uid: 0, gid: 0 },
+      // Nothing secret: the agent gets identity and environment in its claim, which is never written to disk.
+      env: [
+        'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+        ...Object.entries(template.env).map(([name, value]) => `PADDOCK_TEMPLATE_ENV_${name}=${value}`),
+      ],
+      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities, inheritable: [], ambient: [] },
+      rlimits: [{ type: 'RLIMIT_NOFILE', soft: 65_536, hard: 65_536 }],
+      noNewPrivileges: false,
+    },
+    root: { path: template.rootfs, readonly: false },
+    mounts: [
+      { destination: '/proc', type: 'proc', source: 'proc' },
+      { destination: '/dev', type: 'tmpfs', source: 'tmpfs' },
+      { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: ['mode=1777', `size=${Math.floor(limits.memoryMb / 4)}m`] },
+      { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['ro'] },
+      // gVisor's own cgroups, inside the guest: where its limit on processes is set.
+      { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup' },
+      { destination: agentPath, type: 'bind', source: agent, options: ['ro', 'rbind'] },
+    ],
+    linux: {
+      cgroupsPath: cgroup,
+      namespaces: [{ type: 'pid' }, { type: 'ipc' }, { type: 'uts' }, { type: 'mount' }, { type: 'network', path: `/run/netns/${netns}` }],
+      resources: {
+        // The size the guest sees. The host's own limit is set above it once the guest runs.
+        memory: { limit: limits.memoryMb * 1024 * 1024 },
+        cpu: { quota: limits.vcpus * period, period, shares: limits.vcpus * 1024 },
+        // Only a backstop: hitting it kills the guest's kernel, so the guest's own limit must come first.
+        pids: { limit: limits.pids * 3 + 100 },
+      },
+    },
+  };
+}
+
+/** The host's limit for a guest of this size, in bytes: room for the guest's kernel, and for the agent to act first. */
+export function hostMemoryLimit(memoryMb: number): number {
+  return (memoryMb + Math.min(memoryMb, 512)) * 1024 * 1024;
+}

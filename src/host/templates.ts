@@ -1,0 +1,75 @@
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Template, TemplateCatalog } from '../core/template.ts';
+
+/** A template with the place of its root file system on this host. */
+export interface InstalledTemplate extends Template {
+  readonly rootfs: string;
+}
+
+export interface InstalledTemplates extends TemplateCatalog {
+  list(): readonly InstalledTemplate[];
+  find(name: string): InstalledTemplate | undefined;
+  byDigest(digest: string): InstalledTemplate | undefined;
+}
+
+/**
+ * The templates that set-up has built: `<artefacts>/templates/<name>/current.json` names the digest that is served,
+ * `<digest>/manifest.json` says what it is.
+ */
+export function loadTemplates(artefactsDir: string): InstalledTemplates {
+  const dir = join(artefactsDir, 'templates');
+  const byName = new Map<string, InstalledTemplate>();
+  for (const name of listDirs(dir)) {
+    const current = readJson(join(dir, name, 'current.json'));
+    if (current === null || typeof current['digest'] !== 'string') continue; // never finished building
+    const home = join(dir, name, current['digest']);
+    const manifest = readJson(join(home, 'manifest.json'));
+    if (manifest === null) throw new Error(`Template ${name} has no manifest in ${home}: remove the directory ${join(dir, name)} and run "npm start" to build it again.`);
+    byName.set(name, parseManifest(manifest, name, join(home, 'rootfs')));
+  }
+  return Object.freeze({
+    find: (name: string) => byName.get(name),
+    list: () => [...byName.values()],
+    byDigest: (digest: string) => [...byName.values()].find((template) => template.digest === digest),
+  });
+}
+
+function parseManifest(manifest: Record<string, unknown>, name: string, rootfs: string): InstalledTemplate {
+  const limits = manifest['limits'] as Record<string, unknown> | undefined;
+  const number = (key: string): number => {
+    const value = limits?.[key];
+    if (typeof value !== 'number' || !(value > 0)) throw new Error(`Template ${name}: its manifest has no usable limits.${key}.`);
+    return value;
+  };
+  return Object.freeze({
+    id: `tpl-${name}`,
+    name,
+    digest: String(manifest['digest']),
+    description: String(manifest['description'] ?? ''),
+    limits: Object.freeze({ vcpus: number('vcpus'), memoryMb: number('memory_mb'), diskMb: number('disk_mb'), pids: number('pids') }),
+    env: Object.freeze({ ...(manifest['env'] as Record<string, string> | undefined) }),
+    rootfs,
+  });
+}
+
+function listDirs(dir: string): string[] {
+  try {
+    return readdirSync(dir, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'))
+      .map((entry) => entry.name)
+      .sort();
+  } catch (reason) {
+    if ((reason as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw reason;
+  }
+}
+
+function readJson(file: string): Record<string, unknown> | null {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+  } catch (reason) {
+    if ((reason as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw reason;
+  }
+}
