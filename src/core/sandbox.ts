@@ -35,6 +35,14 @@ export interface Declared {
   readonly secure?: boolean;
 }
 
+/** The part of what was asked for that is in force, normalised; unlike `Declared` this is what decides. */
+export interface EnforcedPolicy {
+  /** Whether the ports inside may be reached from outside. */
+  readonly allowPublicTraffic: boolean;
+  /** Whether events beyond lifecycle and administration are kept. */
+  readonly audit: boolean;
+}
+
 export interface SandboxEnd {
   readonly at: number;
   readonly reason: EndReason;
@@ -57,6 +65,7 @@ export interface Sandbox {
   readonly envs: Readonly<Record<string, string>>;
   readonly lifecycle: Lifecycle;
   readonly declared: Declared;
+  readonly policy: EnforcedPolicy;
   /** Seconds; 0 means no deadline. */
   readonly timeoutSeconds: number;
   readonly createdAt: number;
@@ -67,6 +76,7 @@ export interface Sandbox {
   readonly generation: number;
   /** The guest that runs it; null before it runs and after it ended. */
   readonly guest: GuestRef | null;
+  /** Set when the end is decided, so already in `killing`. */
   readonly end: SandboxEnd | null;
 }
 

@@ -9,6 +9,11 @@ export interface ApiKey {
   readonly revokedAt: number | null;
 }
 
+export interface HashedKey extends ApiKey {
+  /** SHA-256 of the key, hex. */
+  readonly hash: string;
+}
+
 /** What a listing asks for. Newest first; a cursor names the last item seen, so that pages neither skip nor repeat. */
 export interface SandboxQuery {
   readonly states: readonly SandboxState[];
@@ -28,18 +33,24 @@ export interface SandboxPage {
 /** What a transition may change besides the state. */
 export type SandboxPatch = Partial<Pick<Sandbox, 'startedAt' | 'endAt' | 'timeoutSeconds' | 'guest' | 'end' | 'generation'>>;
 
+/** What else must still hold for a transition: the deadline that fell due has not been moved, say. */
+export type SandboxGuard = Partial<Pick<Sandbox, 'endAt'>>;
+
 export interface SandboxStore {
+  /** Throws `conflict` when the short id is taken. */
   insert(sandbox: Sandbox): Promise<void>;
-  find(teamId: TeamId, ref: SandboxRef): Promise<Sandbox | null>;
+  /** `null` as team means any: only for access that needs no key. */
+  find(teamId: TeamId | null, ref: SandboxRef): Promise<Sandbox | null>;
   list(teamId: TeamId, query: SandboxQuery): Promise<SandboxPage>;
   /** Every sandbox in one of these states, over all teams: for recovery, deadlines and admission. */
   inStates(states: readonly SandboxState[]): Promise<readonly Sandbox[]>;
   /**
-   * Compare-and-set: moves the sandbox to `to` if it is in one of `from`. Returns the new row, or null when somebody else was first.
+   * Compare-and-set: moves the sandbox to `to` if it is in one of `from` and the guard holds. Returns the new row, or null
+   * when somebody else was first.
    */
-  transition(id: SandboxId, from: readonly SandboxState[], to: SandboxState, patch: SandboxPatch): Promise<Sandbox | null>;
-  /** Only for a create that failed: removes the row as if it had never been. */
-  remove(id: SandboxId): Promise<void>;
+  transition(id: SandboxId, from: readonly SandboxState[], to: SandboxState, patch: SandboxPatch, guard?: SandboxGuard): Promise<Sandbox | null>;
+  /** Only for a create that failed: removes the row as if it had never been; false when it is neither `creating` nor `running`. */
+  remove(id: SandboxId): Promise<boolean>;
   /** Removes the tombstones of sandboxes that ended before `endedBefore`; returns how many. */
   purge(endedBefore: number): Promise<number>;
 }
@@ -60,11 +71,13 @@ export interface EventStore {
   append(events: readonly PaddockEvent[]): Promise<void>;
   /** Newest last. */
   list(teamId: TeamId, sandboxId: SandboxId, limit: number): Promise<readonly PaddockEvent[]>;
-  purge(before: number): Promise<number>;
+  /** Removes what is older than `before`, and the oldest beyond about `keepNewest`; returns how many. */
+  purge(before: number, keepNewest: number): Promise<number>;
 }
 
 /** Deadlines of processes that outlive the request that started them, so that a restart of the server does not lose them. */
 export interface ProcessDeadline {
+  readonly teamId: TeamId;
   readonly sandboxId: SandboxId;
   readonly processId: string;
   readonly at: number;
@@ -81,7 +94,7 @@ export interface KeyStore {
   /** The team that single-user installations use; made on first use. */
   defaultTeam(): Promise<TeamId>;
   /** `hash` is SHA-256 of the key, hex. */
-  findByHash(hash: string): Promise<ApiKey | null>;
+  findByHash(hash: string): Promise<HashedKey | null>;
   insert(key: ApiKey, hash: string): Promise<void>;
   list(teamId: TeamId): Promise<readonly ApiKey[]>;
   revoke(teamId: TeamId, keyId: string, at: number): Promise<boolean>;

@@ -1,0 +1,108 @@
+import { PaddockError } from './errors.ts';
+import type { SandboxId, ShortId } from './ids.ts';
+import { assertEnforceable, type PolicyRequest } from './policy.ts';
+import type { Declared, Lifecycle, WireName } from './sandbox.ts';
+import type { CoreSettings } from './settings.ts';
+import type { Template, TemplateCatalog } from './template.ts';
+
+export interface CreateSandbox {
+  readonly wire: WireName;
+  /** Empty means `base`. */
+  readonly templateName: string;
+  /** 0 means no deadline. */
+  readonly timeoutSeconds: number;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly envs: Readonly<Record<string, string>>;
+  readonly lifecycle: Lifecycle;
+  /** What was asked for, to be echoed. */
+  readonly declared: Declared;
+  /** The same, normalised, to be checked and enforced. */
+  readonly policy?: PolicyRequest;
+  readonly defaultUser: string;
+  /** Variables that say where a program runs, such as DECLAW_SANDBOX; the caller's own win. */
+  readonly wireEnv: (sandbox: SandboxNames) => Readonly<Record<string, string>>;
+  readonly hostname: (sandbox: SandboxNames) => string;
+}
+
+export interface SandboxNames {
+  readonly id: SandboxId;
+  readonly shortId: ShortId;
+}
+
+/** Throws `invalid_argument` with the field and the limit for whatever a create may not ask for. */
+export function assertCreatable(input: CreateSandbox, settings: CoreSettings): void {
+  assertTimeout('timeout', input.timeoutSeconds, settings);
+  assertMetadata(input.metadata, settings);
+  assertEnvs('envs', input.envs, settings.maxEnvBytes);
+  const declaredBytes = byteLength(JSON.stringify(input.declared));
+  if (declaredBytes > settings.maxDeclaredBytes) {
+    throw invalid('security', `and network take ${declaredBytes} bytes together; the limit is ${settings.maxDeclaredBytes}`);
+  }
+  if (input.lifecycle.onTimeout === 'pause') {
+    throw invalid('lifecycle.on_timeout', 'pause is not available yet; use kill, or give a longer timeout');
+  }
+  if (input.lifecycle.autoResume) throw invalid('lifecycle.auto_resume', 'is not available yet; leave it out or give false');
+  assertEnforceable(input.policy ?? {});
+}
+
+/** The template asked for, and the name the sandbox will carry. Throws `not_found` with the names there are. */
+export function chooseTemplate(requested: string, catalog: TemplateCatalog, settings: CoreSettings): { template: Template; id: string; name: string } {
+  const name = requested === '' ? 'base' : requested;
+  const template = catalog.find(name) ?? catalog.list().find((candidate) => candidate.id === name);
+  if (template !== undefined) return { template, id: template.id, name: template.name };
+  const base = settings.unknownTemplate === 'base' && name.length <= 128 ? catalog.find('base') : undefined;
+  if (base !== undefined) return { template: base, id: `tpl-${name}`, name };
+  const known = catalog.list().map((candidate) => candidate.name).sort().join(', ');
+  throw new PaddockError('not_found', `there is no template ${JSON.stringify(name.slice(0, 128))}; there is: ${known === '' ? 'none yet' : known}`, { field: 'template' });
+}
+
+/** Whole seconds, 0 for none, up to the limit. */
+export function assertTimeout(field: string, seconds: number, settings: CoreSettings): void {
+  if (!Number.isSafeInteger(seconds) || seconds < 0) throw invalid(field, `must be whole seconds, 0 for none, not ${seconds}`);
+  assertAtMost(field, seconds, settings);
+}
+
+/** Like a sandbox's timeout, but parts of a second are fine. */
+export function assertProcessTimeout(field: string, seconds: number, settings: CoreSettings): void {
+  if (!Number.isFinite(seconds) || seconds < 0) throw invalid(field, `must be seconds, 0 for none, not ${seconds}`);
+  assertAtMost(field, seconds, settings);
+}
+
+function assertAtMost(field: string, seconds: number, settings: CoreSettings): void {
+  if (seconds > settings.maxTimeoutSeconds) throw invalid(field, `is ${seconds} seconds; the limit is ${settings.maxTimeoutSeconds}`);
+}
+
+// Wider than POSIX's names: shells pass on what they cannot assign, and some programs use dots and dashes.
+const envName = /^[A-Za-z_][A-Za-z0-9_.-]*$/;
+
+export function assertEnvs(field: string, envs: Readonly<Record<string, string>>, maxBytes: number): void {
+  let bytes = 0;
+  for (const [name, value] of Object.entries(envs)) {
+    if (!envName.test(name)) {
+      throw invalid(field, `has the name ${JSON.stringify(name.slice(0, 80))}; names start with a letter or _ and go on with letters, digits, _, . and -`);
+    }
+    if (value.includes('\0')) throw invalid(`${field}.${name.slice(0, 80)}`, 'holds a NUL character, which no environment can');
+    bytes += byteLength(name) + byteLength(value);
+  }
+  if (bytes > maxBytes) throw invalid(field, `take ${bytes} bytes; the limit is ${maxBytes}. Write large values to a file instead`);
+}
+
+export function assertMetadata(metadata: Readonly<Record<string, string>>, settings: CoreSettings): void {
+  const entries = Object.entries(metadata);
+  if (entries.length > settings.maxMetadataEntries) throw invalid('metadata', `has ${entries.length} entries; the limit is ${settings.maxMetadataEntries}`);
+  let bytes = 0;
+  for (const [key, value] of entries) {
+    if (key === '' || key.includes('\0')) throw invalid('metadata', 'has a key that is empty or holds a NUL character');
+    if (value.includes('\0')) throw invalid(`metadata.${key.slice(0, 80)}`, 'holds a NUL character');
+    bytes += byteLength(key) + byteLength(value);
+  }
+  if (bytes > settings.maxMetadataBytes) throw invalid('metadata', `takes ${bytes} bytes; the limit is ${settings.maxMetadataBytes}`);
+}
+
+function byteLength(text: string): number {
+  return Buffer.byteLength(text, 'utf8');
+}
+
+function invalid(field: string, what: string): PaddockError {
+  return new PaddockError('invalid_argument', `${field} ${what}`, { field });
+}

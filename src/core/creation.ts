@@ -1,0 +1,181 @@
+import type { Admission } from './admission.ts';
+import type { Birth, Births } from './births.ts';
+import type { Clock } from './clock.ts';
+import { assertCreatable, chooseTemplate, type CreateSandbox } from './create-input.ts';
+import type { Deadlines } from './deadlines.ts';
+import type { Endings } from './endings.ts';
+import { PaddockError } from './errors.ts';
+import type { EventLog } from './events.ts';
+import type { GuestSpec, Host } from './host.ts';
+import { newSandboxId, newShortId } from './ids.ts';
+import { enforcedPolicy } from './policy.ts';
+import type { Principal } from './principal.ts';
+import type { Sandbox } from './sandbox.ts';
+import type { CoreSettings } from './settings.ts';
+import type { Store } from './store.ts';
+import type { Template, TemplateCatalog } from './template.ts';
+import type { Tokens } from './tokens.ts';
+
+export interface CreationDeps {
+  readonly store: Store;
+  readonly host: Host;
+  readonly templates: TemplateCatalog;
+  readonly clock: Clock;
+  readonly tokens: Tokens;
+  readonly settings: CoreSettings;
+  readonly events: EventLog;
+  readonly admission: Admission;
+  readonly births: Births;
+  readonly endings: Endings;
+  readonly deadlines: Deadlines;
+}
+
+const undoAgainAfterMs = 5000;
+
+/** Creates sandboxes: all of it or nothing. */
+export class Creation {
+  readonly #deps: CreationDeps;
+
+  constructor(deps: CreationDeps) {
+    this.#deps = deps;
+  }
+
+  async create(principal: Principal, input: CreateSandbox, signal: AbortSignal): Promise<Sandbox> {
+    const { settings, templates } = this.#deps;
+    assertCreatable(input, settings);
+    const chosen = chooseTemplate(input.templateName, templates, settings);
+    // A short id that is taken is a matter of one in millions, and of another try.
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const sandbox = await this.#attempt(this.#unborn(principal, input, chosen), input, chosen.template, signal);
+      if (sandbox !== null) return sandbox;
+    }
+    throw new PaddockError('internal', 'no free short id was found; try again');
+  }
+
+  #unborn(principal: Principal, input: CreateSandbox, chosen: { template: Template; id: string; name: string }): Sandbox {
+    return Object.freeze({
+      id: newSandboxId(),
+      shortId: newShortId(),
+      teamId: principal.teamId,
+      wire: input.wire,
+      template: Object.freeze({ id: chosen.id, name: chosen.name, digest: chosen.template.digest }),
+      limits: chosen.template.limits,
+      state: 'creating',
+      defaultUser: input.defaultUser,
+      metadata: input.metadata,
+      envs: input.envs,
+      lifecycle: input.lifecycle,
+      declared: input.declared,
+      policy: enforcedPolicy(input.policy ?? {}),
+      timeoutSeconds: input.timeoutSeconds,
+      createdAt: this.#deps.clock.now(),
+      startedAt: null,
+      endAt: null,
+      generation: 1,
+      guest: null,
+      end: null,
+    });
+  }
+
+  /** Null when the short id is taken. */
+  async #attempt(unborn: Sandbox, input: CreateSandbox, template: Template, caller: AbortSignal): Promise<Sandbox | null> {
+    const { admission, births, endings, events } = this.#deps;
+    if (caller.aborted) throw abandoned(caller);
+    admission.enter(unborn.id);
+    const birth = births.begin(unborn.id);
+    try {
+      const sandbox = await this.#bear(unborn, this.#specOf(unborn, input, template), birth, caller);
+      endings.watch(sandbox);
+      events.ofSandbox(sandbox, 'lifecycle', 'created', {
+        template: sandbox.template.name,
+        wire: sandbox.wire,
+        timeoutSeconds: sandbox.timeoutSeconds,
+        durationMs: this.#deps.clock.now() - unborn.createdAt,
+      });
+      return sandbox;
+    } catch (thrown) {
+      const { shortIdTaken, error } = thrown instanceof ShortIdTaken ? { shortIdTaken: true, error: null } : { shortIdTaken: false, error: causeOf(thrown, birth, caller) };
+      await this.#undo(unborn);
+      if (shortIdTaken || error === null) return null;
+      events.ofSandbox(unborn, 'lifecycle', 'create_failed', { code: error.code, message: error.message });
+      throw error;
+    } finally {
+      birth.over();
+    }
+  }
+
+  /** The row is written while the host provides the guest: one hides the time of the other. */
+  async #bear(unborn: Sandbox, spec: GuestSpec, birth: Birth, caller: AbortSignal): Promise<Sandbox> {
+    const { host, store, clock } = this.#deps;
+    const notStored = new AbortController();
+    const signal = AbortSignal.any([caller, birth.signal, notStored.signal]);
+    const provisioning = (async () => host.provision(spec, signal))();
+    const inserting = store.sandboxes.insert(unborn).catch((error: unknown) => {
+      notStored.abort(error);
+      throw error;
+    });
+    const [inserted, provisioned] = await Promise.allSettled([inserting, provisioning]);
+    birth.provisioned();
+    if (inserted.status === 'rejected') {
+      if (inserted.reason instanceof PaddockError && inserted.reason.code === 'conflict') throw new ShortIdTaken();
+      throw inserted.reason;
+    }
+    if (provisioned.status === 'rejected') throw provisioned.reason;
+    signal.throwIfAborted();
+    const startedAt = clock.now();
+    const endAt = unborn.timeoutSeconds === 0 ? null : startedAt + unborn.timeoutSeconds * 1000;
+    const running = await store.sandboxes.transition(unborn.id, ['creating'], 'running', { guest: provisioned.value, startedAt, endAt });
+    // Killed or died in the very moment: the signal knows which.
+    signal.throwIfAborted();
+    if (running === null) throw new PaddockError('conflict', 'the sandbox was ended while it was being created');
+    return running;
+  }
+
+  #specOf(unborn: Sandbox, input: CreateSandbox, template: Template): GuestSpec {
+    const names = { id: unborn.id, shortId: unborn.shortId };
+    return {
+      template,
+      limits: unborn.limits,
+      identity: {
+        sandboxId: unborn.id,
+        hostname: input.hostname(names),
+        agentToken: this.#deps.tokens.agent(unborn),
+        defaultUser: input.defaultUser,
+        sudo: true,
+        env: { ...template.env, ...input.wireEnv(names), ...input.envs },
+      },
+    };
+  }
+
+  /** Guest first, row second: a crash in between leaves a row that the next start removes. Goes on in the background when it fails. */
+  async #undo(unborn: Sandbox): Promise<void> {
+    const { admission, deadlines, endings, events, store, clock } = this.#deps;
+    try {
+      await endings.destroyGuest(unborn.id);
+      if (!(await store.sandboxes.remove(unborn.id))) {
+        const row = await store.sandboxes.find(unborn.teamId, { id: unborn.id });
+        // Somebody killed it meanwhile; the tombstone is theirs.
+        if (row?.state === 'killing') await endings.finish(row);
+      }
+      admission.leave(unborn.id);
+    } catch (error) {
+      events.ofSandbox(unborn, 'lifecycle', 'undo_failed', { message: PaddockError.from(error).message });
+      deadlines.arm(`undo ${unborn.id}`, clock.now() + undoAgainAfterMs, () => void this.#undo(unborn));
+    }
+  }
+}
+
+class ShortIdTaken extends Error {}
+
+/** What made a create fail: its end or its caller's leaving say more than what the host makes of the abort. */
+function causeOf(thrown: unknown, birth: Birth, caller: AbortSignal): PaddockError {
+  if (birth.signal.aborted) return PaddockError.from(birth.signal.reason);
+  if (caller.aborted) return abandoned(caller);
+  return PaddockError.from(thrown);
+}
+
+/** For a caller who left before the answer. */
+export function abandoned(caller: AbortSignal): PaddockError {
+  if (caller.reason instanceof PaddockError) return caller.reason;
+  return new PaddockError('conflict', 'the request was abandoned, so what it started was undone', {}, { cause: caller.reason });
+}

@@ -1,0 +1,40 @@
+/** The bounds that the core keeps. A request beyond one is refused with its name, never clamped. */
+export interface CoreSettings {
+  /** Sandboxes at once on this server, being created and ended ones included. */
+  readonly maxSandboxes: number;
+  /** Longest timeout of a sandbox or process; 0 (none) is always allowed. */
+  readonly maxTimeoutSeconds: number;
+  /** What a create from an unknown template does: fail, or take `base` under the name asked for. */
+  readonly unknownTemplate: 'reject' | 'base';
+  /** Names and values together. Below what Linux takes for one argument or variable (128 KiB), so that each fits. */
+  readonly maxEnvBytes: number;
+  readonly maxMetadataBytes: number;
+  readonly maxMetadataEntries: number;
+  /** Network, security and so on, as received and kept for the echo. */
+  readonly maxDeclaredBytes: number;
+  /** Linux takes no longer single argument. */
+  readonly maxCommandBytes: number;
+  /** Kept of each output stream of a command whose result is returned whole. */
+  readonly maxOutputBytes: number;
+  readonly maxFileBytes: number;
+  /** How long an ended sandbox can be asked about. */
+  readonly tombstoneDays: number;
+  readonly eventDays: number;
+  readonly maxEvents: number;
+}
+
+export const defaultSettings: CoreSettings = Object.freeze({
+  maxSandboxes: 200,
+  maxTimeoutSeconds: 30 * 86_400,
+  unknownTemplate: 'reject',
+  maxEnvBytes: 131_000,
+  maxMetadataBytes: 65_536,
+  maxMetadataEntries: 256,
+  maxDeclaredBytes: 262_144,
+  maxCommandBytes: 131_071,
+  maxOutputBytes: 8 * 1_048_576,
+  maxFileBytes: 500 * 1_048_576,
+  tombstoneDays: 7,
+  eventDays: 7,
+  maxEvents: 1_000_000,
+});

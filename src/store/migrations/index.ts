@@ -1,0 +1,12 @@
+import type { Kysely } from 'kysely';
+import { firstTables } from './001-first-tables.ts';
+
+/** One step of the schema. Steps are never edited once released; a change is a new step. */
+export interface Migration {
+  readonly version: number;
+  readonly name: string;
+  /** Runs inside a transaction. Typed loosely, because a step must not follow later changes of the row types. */
+  up(db: Kysely<any>): Promise<void>;
+}
+
+export const migrations: readonly Migration[] = [firstTables];

@@ -1,0 +1,199 @@
+import type { ExpressionBuilder, Kysely, SqlBool, Expression } from 'kysely';
+import type { SandboxId, SandboxRef, ShortId, TeamId } from '../core/ids.ts';
+import type { EndReason, Sandbox, SandboxState, WireName } from '../core/sandbox.ts';
+import type { SandboxGuard, SandboxPage, SandboxPatch, SandboxQuery, SandboxStore } from '../core/store.ts';
+import { frozenJson, stored } from './fault.ts';
+import type { SandboxRow, Schema } from './schema.ts';
+import type { Sealer } from './sealer.ts';
+
+export class SqlSandboxes implements SandboxStore {
+  readonly #db: Kysely<Schema>;
+  readonly #sealer: Sealer;
+
+  constructor(db: Kysely<Schema>, sealer: Sealer) {
+    this.#db = db;
+    this.#sealer = sealer;
+  }
+
+  async insert(sandbox: Sandbox): Promise<void> {
+    const row = this.#toRow(sandbox);
+    const metadata = Object.entries(sandbox.metadata).map(([key, value]) => ({ sandbox_id: row.id, team_id: row.team_id, key, value }));
+    await stored('insert the sandbox', async () => {
+      if (metadata.length === 0) {
+        await this.#db.insertInto('sandboxes').values(row).execute();
+        return;
+      }
+      await this.#db.transaction().execute(async (work) => {
+        await work.insertInto('sandboxes').values(row).execute();
+        await work.insertInto('sandbox_metadata').values(metadata).execute();
+      });
+    });
+  }
+
+  async find(teamId: TeamId | null, ref: SandboxRef): Promise<Sandbox | null> {
+    const row = await stored('read the sandbox', () => {
+      let query = this.#db.selectFrom('sandboxes').selectAll();
+      query = 'id' in ref ? query.where('id', '=', ref.id) : query.where('short_id', '=', ref.shortId);
+      if (teamId !== null) query = query.where('team_id', '=', teamId);
+      return query.executeTakeFirst();
+    });
+    return row === undefined ? null : this.#fromRow(row);
+  }
+
+  async list(teamId: TeamId, query: SandboxQuery): Promise<SandboxPage> {
+    if (query.states.length === 0) return { items: [], total: 0, more: false };
+    const matching = (e: ExpressionBuilder<Schema, 'sandboxes'>): Expression<SqlBool> =>
+      e.and([
+        e('team_id', '=', teamId),
+        e('state', 'in', query.states),
+        ...Object.entries(query.metadata).map(([key, value]) =>
+          e.exists(
+            e
+              .selectFrom('sandbox_metadata')
+              .select('sandbox_id')
+              .whereRef('sandbox_metadata.sandbox_id', '=', 'sandboxes.id')
+              .where('sandbox_metadata.key', '=', key)
+              .where('sandbox_metadata.value', '=', value),
+          ),
+        ),
+      ]);
+    return stored('list the sandboxes', async () => {
+      const counted = await this.#db
+        .selectFrom('sandboxes')
+        .where(matching)
+        .select((e) => e.fn.countAll<number>().as('total'))
+        .executeTakeFirstOrThrow();
+      let page = this.#db.selectFrom('sandboxes').selectAll().where(matching);
+      const after = query.after;
+      if (after !== undefined) {
+        page = page.where((e) =>
+          e.or([e('created_at', '<', after.createdAt), e.and([e('created_at', '=', after.createdAt), e('id', '<', after.id)])]),
+        );
+      }
+      page = page.orderBy('created_at', 'desc').orderBy('id', 'desc').limit(query.limit + 1);
+      if (query.offset !== undefined && query.offset > 0) page = page.offset(query.offset);
+      const rows = await page.execute();
+      return Object.freeze({
+        items: Object.freeze(rows.slice(0, query.limit).map((row) => this.#fromRow(row))),
+        total: Number(counted.total),
+        more: rows.length > query.limit,
+      });
+    });
+  }
+
+  async inStates(states: readonly SandboxState[]): Promise<readonly Sandbox[]> {
+    if (states.length === 0) return [];
+    const rows = await stored('read the sandboxes', () => this.#db.selectFrom('sandboxes').selectAll().where('state', 'in', states).orderBy('created_at').orderBy('id').execute());
+    return rows.map((row) => this.#fromRow(row));
+  }
+
+  async transition(
+    id: SandboxId,
+    from: readonly SandboxState[],
+    to: SandboxState,
+    patch: SandboxPatch,
+    guard: SandboxGuard = {},
+  ): Promise<Sandbox | null> {
+    if (from.length === 0) return null;
+    const row = await stored(`move the sandbox to ${to}`, () => {
+      let update = this.#db
+        .updateTable('sandboxes')
+        .set({ state: to, ...patchColumns(patch) })
+        .where('id', '=', id)
+        .where('state', 'in', from);
+      if (guard.endAt !== undefined) update = update.where('end_at', guard.endAt === null ? 'is' : '=', guard.endAt);
+      return update.returningAll().executeTakeFirst();
+    });
+    return row === undefined ? null : this.#fromRow(row);
+  }
+
+  async remove(id: SandboxId): Promise<boolean> {
+    const result = await stored('remove the sandbox', () =>
+      this.#db.deleteFrom('sandboxes').where('id', '=', id).where('state', 'in', ['creating', 'running']).executeTakeFirst(),
+    );
+    return result.numDeletedRows > 0n;
+  }
+
+  async purge(endedBefore: number): Promise<number> {
+    const result = await stored('purge old sandboxes', () =>
+      this.#db.deleteFrom('sandboxes').where('state', '=', 'killed').where('ended_at', '<', endedBefore).executeTakeFirst(),
+    );
+    return Number(result.numDeletedRows);
+  }
+
+  #toRow(sandbox: Sandbox): SandboxRow {
+    return {
+      id: sandbox.id,
+      short_id: sandbox.shortId,
+      team_id: sandbox.teamId,
+      wire: sandbox.wire,
+      state: sandbox.state,
+      template_id: sandbox.template.id,
+      template_name: sandbox.template.name,
+      template_digest: sandbox.template.digest,
+      limits: JSON.stringify(sandbox.limits),
+      default_user: sandbox.defaultUser,
+      metadata: JSON.stringify(sandbox.metadata),
+      envs_sealed: this.#sealer.seal(envsOf(sandbox.id), JSON.stringify(sandbox.envs)),
+      lifecycle: JSON.stringify(sandbox.lifecycle),
+      declared: JSON.stringify(sandbox.declared),
+      policy: JSON.stringify(sandbox.policy),
+      timeout_seconds: sandbox.timeoutSeconds,
+      created_at: sandbox.createdAt,
+      started_at: sandbox.startedAt,
+      end_at: sandbox.endAt,
+      generation: sandbox.generation,
+      guest: sandbox.guest === null ? null : JSON.stringify(sandbox.guest),
+      ended_at: sandbox.end?.at ?? null,
+      end_reason: sandbox.end?.reason ?? null,
+      end_detail: sandbox.end?.detail ?? null,
+    };
+  }
+
+  #fromRow(row: SandboxRow): Sandbox {
+    return Object.freeze({
+      id: row.id as SandboxId,
+      shortId: row.short_id as ShortId,
+      teamId: row.team_id as TeamId,
+      wire: row.wire as WireName,
+      template: Object.freeze({ id: row.template_id, name: row.template_name, digest: row.template_digest }),
+      limits: frozenJson<Sandbox['limits']>(row.limits),
+      state: row.state as SandboxState,
+      defaultUser: row.default_user,
+      metadata: frozenJson<Sandbox['metadata']>(row.metadata),
+      envs: frozenJson<Sandbox['envs']>(this.#sealer.open(envsOf(row.id), row.envs_sealed)),
+      lifecycle: frozenJson<Sandbox['lifecycle']>(row.lifecycle),
+      declared: frozenJson<Sandbox['declared']>(row.declared),
+      policy: frozenJson<Sandbox['policy']>(row.policy),
+      timeoutSeconds: row.timeout_seconds,
+      createdAt: row.created_at,
+      startedAt: row.started_at,
+      endAt: row.end_at,
+      generation: row.generation,
+      guest: row.guest === null ? null : frozenJson<Sandbox['guest']>(row.guest),
+      end:
+        row.ended_at === null || row.end_reason === null
+          ? null
+          : Object.freeze({ at: row.ended_at, reason: row.end_reason as EndReason, detail: row.end_detail ?? '' }),
+    });
+  }
+}
+
+function envsOf(id: string): string {
+  return `sandboxes/${id}/envs`;
+}
+
+function patchColumns(patch: SandboxPatch): Partial<SandboxRow> {
+  const columns: Partial<SandboxRow> = {};
+  if (patch.startedAt !== undefined) columns.started_at = patch.startedAt;
+  if (patch.endAt !== undefined) columns.end_at = patch.endAt;
+  if (patch.timeoutSeconds !== undefined) columns.timeout_seconds = patch.timeoutSeconds;
+  if (patch.generation !== undefined) columns.generation = patch.generation;
+  if (patch.guest !== undefined) columns.guest = patch.guest === null ? null : JSON.stringify(patch.guest);
+  if (patch.end !== undefined) {
+    columns.ended_at = patch.end?.at ?? null;
+    columns.end_reason = patch.end?.reason ?? null;
+    columns.end_detail = patch.end?.detail ?? null;
+  }
+  return columns;
+}

@@ -1,0 +1,100 @@
+import type { Generated } from 'kysely';
+
+/**
+ * The tables as rows. Times are integers of milliseconds, structured values are JSON in text, and nothing here is
+ * particular to SQLite, so that the same schema serves PostgreSQL.
+ */
+export interface Schema {
+  schema_version: SchemaVersionRow;
+  store_facts: StoreFactRow;
+  teams: TeamRow;
+  api_keys: ApiKeyRow;
+  sandboxes: SandboxRow;
+  sandbox_metadata: SandboxMetadataRow;
+  process_deadlines: ProcessDeadlineRow;
+  events: EventRow;
+}
+
+export interface SchemaVersionRow {
+  version: number;
+  name: string;
+  applied_at: number;
+}
+
+/** Facts about the database itself, such as the key that seals its secrets. */
+export interface StoreFactRow {
+  name: string;
+  value: string;
+}
+
+export interface TeamRow {
+  id: string;
+  name: string;
+  created_at: number;
+}
+
+export interface ApiKeyRow {
+  id: string;
+  team_id: string;
+  name: string;
+  /** SHA-256 of the key, hex. */
+  hash: string;
+  created_at: number;
+  revoked_at: number | null;
+}
+
+export interface SandboxRow {
+  id: string;
+  short_id: string;
+  team_id: string;
+  wire: string;
+  state: string;
+  template_id: string;
+  template_name: string;
+  template_digest: string;
+  limits: string;
+  default_user: string;
+  /** The whole map, for reading; `sandbox_metadata` is its index. */
+  metadata: string;
+  envs_sealed: string;
+  lifecycle: string;
+  declared: string;
+  policy: string;
+  timeout_seconds: number;
+  created_at: number;
+  started_at: number | null;
+  end_at: number | null;
+  generation: number;
+  guest: string | null;
+  ended_at: number | null;
+  end_reason: string | null;
+  end_detail: string | null;
+}
+
+/**
+ * One row per metadata entry, so that a listing filters by an index. JSON functions differ between databases and would
+ * read every row of the team.
+ */
+export interface SandboxMetadataRow {
+  sandbox_id: string;
+  team_id: string;
+  key: string;
+  value: string;
+}
+
+export interface ProcessDeadlineRow {
+  sandbox_id: string;
+  process_id: string;
+  team_id: string;
+  at: number;
+}
+
+export interface EventRow {
+  seq: Generated<number>;
+  at: number;
+  team_id: string;
+  sandbox_id: string | null;
+  category: string;
+  name: string;
+  detail: string;
+}

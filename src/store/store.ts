@@ -1,0 +1,62 @@
+import type { Kysely } from 'kysely';
+import type { EventStore, KeyStore, ProcessDeadlineStore, SandboxStore, Store } from '../core/store.ts';
+import { openDatabase } from './database.ts';
+import { SqlEvents } from './events.ts';
+import { stored } from './fault.ts';
+import { SqlKeys } from './keys.ts';
+import { SqlProcessDeadlines } from './process-deadlines.ts';
+import { SqlSandboxes } from './sandboxes.ts';
+import type { Schema } from './schema.ts';
+import { loadSealer, type Sealer } from './sealer.ts';
+
+export interface StoreFiles {
+  /** The SQLite database. */
+  readonly database: string;
+  /** The master key; keep it out of backups of the database, or they hold both halves. */
+  readonly masterKey: string;
+}
+
+/**
+ * Opens the durable state of one server; both files are made when missing.
+ *
+ *     const store = await openStore({ database: `${data}/paddock.db`, masterKey: `${data}/master.key` });
+ */
+export async function openStore(files: StoreFiles): Promise<SqlStore> {
+  const db = await openDatabase(files.database);
+  try {
+    const known = await db.selectFrom('store_facts').select('value').where('name', '=', 'master_key_id').executeTakeFirst();
+    const sealer = loadSealer(files.masterKey, known?.value ?? null);
+    if (known === undefined) await db.insertInto('store_facts').values({ name: 'master_key_id', value: sealer.keyId }).execute();
+    return new SqlStore(db, sealer);
+  } catch (error) {
+    await db.destroy();
+    return stored('open the store', () => Promise.reject(error));
+  }
+}
+
+export class SqlStore implements Store {
+  readonly sandboxes: SandboxStore;
+  readonly events: EventStore;
+  readonly processDeadlines: ProcessDeadlineStore;
+  readonly keys: KeyStore;
+  readonly #db: Kysely<Schema>;
+  readonly #sealer: Sealer;
+
+  constructor(db: Kysely<Schema>, sealer: Sealer) {
+    this.#db = db;
+    this.#sealer = sealer;
+    this.sandboxes = new SqlSandboxes(db, sealer);
+    this.events = new SqlEvents(db);
+    this.processDeadlines = new SqlProcessDeadlines(db);
+    this.keys = new SqlKeys(db);
+  }
+
+  /** A 32-byte key for one purpose, derived from the master key: the same after every start. */
+  deriveKey(purpose: string): Buffer {
+    return this.#sealer.derive(purpose);
+  }
+
+  async close(): Promise<void> {
+    await this.#db.destroy();
+  }
+}
