@@ -2,7 +2,7 @@ import { existsSync, readFileSync, readdirSync, rmdirSync, statfsSync, writeFile
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-const root = '/sys/fs/cgroup';
+const standardRoot = '/sys/fs/cgroup';
 const cgroup2Magic = 0x63677270; // linux/magic.h
 
 export interface CgroupStats {
@@ -34,18 +34,18 @@ export interface Cgroup {
 export type CgroupVersion = 1 | 2;
 
 export function detectCgroupVersion(): CgroupVersion {
-  return statfsSync(root).type === cgroup2Magic ? 2 : 1;
+  return statfsSync(standardRoot).type === cgroup2Magic ? 2 : 1;
 }
 
 /** `path` is relative to the root of each hierarchy, without a leading slash. */
-export function openCgroup(path: string, version: CgroupVersion = detectCgroupVersion()): Cgroup {
-  return version === 2 ? new UnifiedCgroup(path) : new LegacyCgroup(path);
+export function openCgroup(path: string, version: CgroupVersion = detectCgroupVersion(), root = standardRoot): Cgroup {
+  return version === 2 ? new UnifiedCgroup(join(root, path)) : new LegacyCgroup(path);
 }
 
 /** Names of the groups right below `parent`, over all hierarchies. */
 export function childCgroups(parent: string, version: CgroupVersion = detectCgroupVersion()): Set<string> {
   const names = new Set<string>();
-  for (const hierarchy of version === 2 ? [root] : legacyHierarchies()) {
+  for (const hierarchy of version === 2 ? [standardRoot] : legacyHierarchies()) {
     for (const name of directories(join(hierarchy, parent))) names.add(name);
   }
   return names;
@@ -54,8 +54,8 @@ export function childCgroups(parent: string, version: CgroupVersion = detectCgro
 class UnifiedCgroup implements Cgroup {
   readonly #dir: string;
 
-  constructor(path: string) {
-    this.#dir = join(root, path);
+  constructor(dir: string) {
+    this.#dir = dir;
   }
 
   limitMemory(bytes: number): void {
@@ -100,7 +100,7 @@ class LegacyCgroup implements Cgroup {
   }
 
   #dir(controller: string): string {
-    return join(root, controller, this.#path);
+    return join(standardRoot, controller, this.#path);
   }
 
   limitMemory(bytes: number): void {
@@ -142,9 +142,9 @@ class LegacyCgroup implements Cgroup {
 
 /** Mounted v1 hierarchies; several controllers may share one through symbolic links, which are left out. */
 function legacyHierarchies(): string[] {
-  return readdirSync(root, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory() && existsSync(join(root, entry.name, 'cgroup.procs')))
-    .map((entry) => join(root, entry.name));
+  return readdirSync(standardRoot, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory() && existsSync(join(standardRoot, entry.name, 'cgroup.procs')))
+    .map((entry) => join(standardRoot, entry.name));
 }
 
 function directories(dir: string): string[] {

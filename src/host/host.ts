@@ -62,6 +62,11 @@ export class LocalHost implements Host {
     this.#guests = new Guests(runtime, this.#slots, { dataDir: options.dataDir, warmGuests: options.warmGuests, parallelBoots: availableParallelism() + 1, log: options.log });
   }
 
+  /** The parent of all guests' cgroups on this host. */
+  get cgroup(): string {
+    return this.#instance.cgroup;
+  }
+
   async provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef> {
     const template = this.templates.byDigest(spec.template.digest);
     if (template === undefined) throw new PaddockError('not_found', `Template ${spec.template.name} (${spec.template.digest}) is not on this machine.`);
@@ -92,7 +97,7 @@ export class LocalHost implements Host {
 
   async #attach(id: SandboxId, ref: GuestRef, agentToken: string): Promise<Recovery> {
     if (ref.bootId !== bootId()) return { alive: false, death: { reason: 'host_rebooted', detail: 'The machine was rebooted while the sandbox ran.' } };
-    const slot = this.#slots.adopt(ref.slot, 0);
+    const slot = await this.#slots.adopt(ref.slot, 0);
     if (!this.#runtime.isAlive(ref)) {
       const death = await this.#runtime.autopsy(ref.container, slot);
       return { alive: false, death };

@@ -63,8 +63,10 @@ export class Slots {
   }
 
   /** Takes a slot that a living guest still uses back into the books. */
-  adopt(number: number, diskMb: number): Slot {
+  async adopt(number: number, diskMb: number): Promise<Slot> {
     this.#used.add(number);
+    // Another program may have flushed the rules meanwhile.
+    if (listNetns().has(this.#instance.slotNetns(number))) await admitSlot(this.#instance, `s${number}`, linkAddresses(this.#instance.subnet, number).far);
     return this.#describe(number, { mount: join(this.#dir(number), 'disk'), sizeMb: diskMb });
   }
 

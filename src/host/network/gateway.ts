@@ -29,8 +29,11 @@ export async function ensureGateway(instance: Instance): Promise<void> {
     'link set lo up',
     `addr replace ${gatewayAddress}/30 dev host0`,
     'link set host0 up',
-    // The dead end: to whoever comes in over a slot's link, every address is local.
-    'route replace local default dev lo table 100',
+    // The dead end: to whoever comes in over a slot's link, every address is local. It lies in the table "local", because
+    // the kernel sends resets only from addresses that it finds there.
+    'route replace local default dev lo table local',
+    // For the host the gateway has one address of its own; without this it would not answer ARP for it.
+    `route replace local ${gatewayAddress} dev host0 table main`,
     `route replace ${hostAddress}/32 dev host0 table 100`,
   ]);
   await ensureRoutingRules(netns);
@@ -120,19 +123,21 @@ table inet ${hostTable} {
 `;
 }
 
-/** Looked at before the kernel's own: what comes from a slot's link sees only table 100. */
+/** In place of the kernel's own: what comes from a slot's link sees the way back to the host, and then the dead end. */
 const routingRules = [
   { priority: 100, text: 'iif lo lookup main' },
   { priority: 101, text: 'iif host0 lookup main' },
   { priority: 200, text: 'lookup 100' },
+  { priority: 300, text: 'lookup local' },
 ];
+const kernelRules = [0, 32766, 32767];
 
 async function ensureRoutingRules(netns: string): Promise<void> {
   const present = new Set(
     (JSON.parse(await runTool('ip', ['-n', netns, '-json', 'rule', 'show'])) as { priority: number }[]).map((rule) => rule.priority),
   );
   const lines = routingRules.filter((rule) => !present.has(rule.priority)).map((rule) => `rule add priority ${rule.priority} ${rule.text}`);
-  for (const own of [32766, 32767]) if (present.has(own)) lines.push(`rule delete priority ${own}`);
+  for (const own of kernelRules) if (present.has(own)) lines.push(`rule delete priority ${own}`);
   if (lines.length > 0) await ipBatch(netns, lines);
 }
 

@@ -1,0 +1,121 @@
+import { accessSync, constants, mkdtempSync, readFileSync, rmSync, statfsSync } from 'node:fs';
+import { arch, release } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Host } from '../core/host.ts';
+import { newSandboxId } from '../core/ids.ts';
+import { childCgroups, detectCgroupVersion } from './cgroup.ts';
+import { type LocalHost, openHost } from './host.ts';
+import { silentLog } from './log.ts';
+import { loadTemplates } from './templates.ts';
+
+/** One prerequisite: whether it holds, what was found, and what to do if it does not hold. */
+export interface Finding {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly detail: string;
+  readonly advice?: string;
+}
+
+const tools = ['ip', 'nft', 'mkfs.ext4', 'mount', 'umount', 'unshare', 'mkfifo'];
+
+/**
+ * Looks at everything a sandbox needs and then boots, uses and destroys a real one, in an instance of its own beside a
+ * running server. Findings come as they are made; what depends on a failed one is left out.
+ */
+export async function* diagnose(options: { dataDir: string; artefactsDir: string }): AsyncGenerator<Finding> {
+  const root = process.getuid?.() === 0;
+  yield check('root', root, root ? 'running as root' : 'not running as root', 'run this as root: network namespaces, mounts and cgroups need it');
+  const supported = process.platform === 'linux' && ['x64', 'arm64'].includes(arch());
+  yield check('system', supported, `${process.platform} ${arch()}, kernel ${release()}`, 'use a Linux machine with an x86-64 or arm64 processor');
+  const missing = tools.filter((tool) => !isInstalled(tool));
+  yield check('programs', missing.length === 0, missing.length === 0 ? tools.join(', ') : `missing: ${missing.join(', ')}`, 'run "npm start", which installs what is missing');
+  if (!root || !supported || missing.length > 0) return;
+
+  yield cgroups();
+  const free = freeMb(options.dataDir);
+  yield check('disk', free > 4096, `${free} MiB free for ${options.dataDir}`, 'free some space: each sandbox may write up to its template\'s disk size');
+  let host: LocalHost;
+  // Below the data directory, so that it lies on the same file system and goes with it if this process is killed.
+  const dataDir = mkdtempSync(join(options.dataDir, 'doctor-'));
+  try {
+    const names = loadTemplates(options.artefactsDir).list().map((template) => template.name);
+    yield check('templates', names.includes('base'), names.length === 0 ? 'none' : names.join(', '), 'run "npm start", which builds them');
+    host = await openHost({ dataDir, artefactsDir: options.artefactsDir, warmGuests: 0, log: silentLog });
+  } catch (reason) {
+    yield check('artefacts', false, (reason as Error).message, 'run "npm start", which sets everything up');
+    rmSync(dataDir, { recursive: true, force: true });
+    return;
+  }
+  try {
+    yield* tryOut(host);
+  } finally {
+    await host.teardown();
+    rmSync(dataDir, { recursive: true, force: true });
+  }
+}
+
+async function* tryOut(host: LocalHost): AsyncGenerator<Finding> {
+  const template = host.templates.find('base');
+  if (template === undefined) return;
+  const id = newSandboxId();
+  const started = performance.now();
+  try {
+    await host.recover(new Map());
+    yield check('network', true, 'gateway namespace, link and rules are in place');
+    const identity = { sandboxId: id, hostname: 'doctor', agentToken: `doctor-${id}`, defaultUser: 'user', sudo: true, env: {} };
+    await host.provision({ template, limits: template.limits, identity }, AbortSignal.timeout(60_000));
+    yield check('sandbox starts', true, `gVisor guest booted and claimed in ${Math.round(performance.now() - started)} ms`);
+  } catch (reason) {
+    yield check('sandbox starts', false, (reason as Error).message, 'the message is runsc\'s or the kernel\'s own; docs/operations.md lists the known causes');
+    return;
+  }
+  const said = await runIn(host, id, 'echo "works as $(id -un) on $(uname -s) $(uname -r)"');
+  yield check('sandbox runs commands', said.startsWith('works as user'), said, 'see the detail');
+  const isolated = await runIn(host, id, '! timeout 5 bash -c "</dev/tcp/192.0.2.1/80" 2>/dev/null && echo closed');
+  yield check('sandbox is closed in', isolated === 'closed', isolated === 'closed' ? 'an outbound connection is refused' : 'an outbound connection was not refused', 'do not run untrusted code on this machine; report this');
+  await host.destroy(id);
+  for (let i = 0; i < 50 && childCgroups(host.cgroup).size > 0; i++) await sleep(20);
+  yield check('sandbox ends', childCgroups(host.cgroup).size === 0, 'destroyed, nothing left');
+}
+
+async function runIn(host: Host, id: ReturnType<typeof newSandboxId>, cmd: string): Promise<string> {
+  let said = '';
+  for await (const event of host.guest(id).run({ cmd, kind: 'command', stdin: false }, AbortSignal.timeout(20_000))) {
+    if (event.type === 'stdout' || event.type === 'stderr') said += event.data.toString();
+  }
+  return said.trim();
+}
+
+function cgroups(): Finding {
+  const version = detectCgroupVersion();
+  const needed = ['cpu', 'memory', 'pids'];
+  const present =
+    version === 2
+      ? readFileSync('/sys/fs/cgroup/cgroup.controllers', 'utf8').trim().split(' ')
+      : [...needed, 'freezer'].filter((controller) => exists(`/sys/fs/cgroup/${controller}/cgroup.procs`));
+  const absent = [...needed, ...(version === 1 ? ['freezer'] : [])].filter((controller) => !present.includes(controller));
+  return check('cgroups', absent.length === 0, absent.length === 0 ? `version ${version}` : `version ${version} without ${absent.join(', ')}`, 'enable these controllers (kernel parameters cgroup_enable=memory, systemd.unified_cgroup_hierarchy=1)');
+}
+
+function check(name: string, ok: boolean, detail: string, advice = ''): Finding {
+  return ok ? { name, ok, detail } : { name, ok, detail, advice };
+}
+
+function isInstalled(tool: string): boolean {
+  return (process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin').split(':').some((dir) => exists(join(dir, tool), constants.X_OK));
+}
+
+function exists(file: string, mode = constants.F_OK): boolean {
+  try {
+    accessSync(file, mode);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function freeMb(dir: string): number {
+  const { bavail, bsize } = statfsSync(dir);
+  return Math.floor((bavail * bsize) / 1024 / 1024);
+}
