@@ -35,10 +35,15 @@ export interface GuestIdentity {
   readonly env: Readonly<Record<string, string>>;
 }
 
+/** Called when a stage of some work is done; what it makes of that is the caller's affair. */
+export type Lap = (stage: string) => void;
+
 export interface GuestSpec {
   readonly template: Template;
   readonly limits: Limits;
   readonly identity: GuestIdentity;
+  /** Hears of the stages `slot`, `boot`, `agent` (or `waiting`, when a guest waited) and `claim`. */
+  readonly lap?: Lap;
 }
 
 /** How a guest came to its end without being asked. */

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { PaddockError } from '../core/errors.ts';
+import type { Lap } from '../core/host.ts';
 import { AgentClient } from './agent/client.ts';
 import type { HostLog } from './log.ts';
 import type { Runtime, RuntimeHandle } from './runtime.ts';
@@ -44,18 +45,19 @@ export class Guests {
   }
 
   /** A guest that listens and was never anybody's. */
-  async take(template: InstalledTemplate, signal: AbortSignal): Promise<WaitingGuest> {
+  async take(template: InstalledTemplate, signal: AbortSignal, lap: Lap = () => {}): Promise<WaitingGuest> {
     const waiting = this.#waiting.get(template.digest) ?? [];
     for (let guest = waiting.shift(); guest !== undefined; guest = waiting.shift()) {
       this.keep(template);
       if (this.#runtime.isAlive(guest.handle)) {
         this.#runtime.thaw(guest.handle.container);
+        lap('waiting');
         return guest;
       }
       void this.dispose(guest);
     }
     await this.#assertRoom(template);
-    return this.#boot(template, signal);
+    return this.#boot(template, signal, lap);
   }
 
   /** Ends a guest and gives its slot back. A slot that cannot be cleaned is logged and stays out of use. */
@@ -96,14 +98,17 @@ export class Guests {
     }
   }
 
-  async #boot(template: InstalledTemplate, signal: AbortSignal): Promise<WaitingGuest> {
+  async #boot(template: InstalledTemplate, signal: AbortSignal, lap: Lap = () => {}): Promise<WaitingGuest> {
     using _turn = await this.#boots.enter(signal);
     const slot = await this.#slots.claim(template.limits.diskMb, signal);
+    lap('slot');
     let handle: RuntimeHandle | undefined;
     try {
       handle = await this.#runtime.start(slot, template, signal);
+      lap('boot');
       const client = new AgentClient(slot.address);
       await client.untilListening(signal);
+      lap('agent');
       return { template, slot, handle, client };
     } catch (reason) {
       if (handle === undefined) await this.#slots.release(slot);

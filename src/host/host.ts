@@ -70,10 +70,11 @@ export class LocalHost implements Host {
   async provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef> {
     const template = this.templates.byDigest(spec.template.digest);
     if (template === undefined) throw new PaddockError('not_found', `Template ${spec.template.name} (${spec.template.digest}) is not on this machine.`);
-    const { slot, handle, client } = await this.#guests.take(template, signal);
+    const { slot, handle, client } = await this.#guests.take(template, signal, spec.lap);
     try {
       await client.claim(spec.identity, randomBytes(16).toString('hex'), randomBytes(64), spec.limits, signal);
       signal.throwIfAborted();
+      spec.lap?.('claim');
     } catch (reason) {
       client.end(new PaddockError('gone', 'the sandbox was not completed'));
       await this.#guests.dispose({ slot, handle });

@@ -57,7 +57,7 @@ export class AgentClient implements Guest {
     this.files = new AgentFiles((request) => this.request(request));
   }
 
-  /** Gives the guest its identity; waits until its agent listens. */
+  /** Gives the guest its identity. */
   async claim(identity: GuestIdentity, machineId: string, entropy: Uint8Array, limits: Limits, signal: AbortSignal): Promise<void> {
     const request: AgentRequest = {
       method: 'POST',
@@ -76,7 +76,6 @@ export class AgentClient implements Guest {
       },
       signal,
     };
-    await this.untilListening(signal);
     const answer = await this.#json(request);
     if (numberField(answer, 'protocol') !== agentProtocol) throw new AgentProtocolError(`version ${String(answer['protocol'])}`);
     this.#token = identity.agentToken;
