@@ -36,8 +36,9 @@ export function agrees(lock, installed) {
 }
 
 async function install(root, stamp, sha256) {
+  // No package needs its install script (binaries come as packages), and an older npm would compile what has a binding.gyp.
   try {
-    await runNpm(['ci', '--no-audit', '--no-fund', '--no-progress', '--loglevel=error', '--include=dev', '--include=optional'], { cwd: root });
+    await runNpm(['ci', '--no-audit', '--no-fund', '--ignore-scripts', '--no-progress', '--loglevel=error', '--include=dev', '--include=optional'], { cwd: root });
   } catch (error) {
     if (!(error instanceof CommandFailure)) throw error;
     throw new SetupFailure('npm ci failed: read its output above, and check that the npm registry can be reached (npm ping).', { detail: withoutUsage(error.output), cause: error });
