@@ -1,3 +1,4 @@
+import { abandoned } from './abandoned.ts';
 import type { Admission } from './admission.ts';
 import type { Birth, Births } from './births.ts';
 import type { Clock } from './clock.ts';
@@ -172,10 +173,4 @@ function causeOf(thrown: unknown, birth: Birth, caller: AbortSignal): PaddockErr
   if (birth.signal.aborted) return PaddockError.from(birth.signal.reason);
   if (caller.aborted) return abandoned(caller);
   return PaddockError.from(thrown);
-}
-
-/** For a caller who left before the answer. */
-export function abandoned(caller: AbortSignal): PaddockError {
-  if (caller.reason instanceof PaddockError) return caller.reason;
-  return new PaddockError('conflict', 'the request was abandoned, so what it started was undone', {}, { cause: caller.reason });
 }
