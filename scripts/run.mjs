@@ -50,9 +50,15 @@ async function main([command = '', ...args]) {
   const { places } = await setup();
   if (command === 'setup') return 0;
   const env = { PADDOCK_ARTEFACTS_DIR: places.artefacts };
-  if (command === 'test') return runTests({ args, places, start: (program, parts, options) => runChild(program, parts, { ...options, env: { ...env, ...options?.env } }) });
+  if (command === 'test')
+    return runTests({
+      args,
+      places,
+      start: (program, parts, options) => runChild(program, parts, { ...options, env: { ...env, ...options?.env } }),
+    });
   const [script, ...first] = entry;
-  if (!existsSync(join(repository, script))) throw new SetupFailure(`${script} is not in this copy of Paddock: get a complete one.`);
+  if (!existsSync(join(repository, script)))
+    throw new SetupFailure(`${script} is not in this copy of Paddock: get a complete one.`);
   return runChild(pinnedNode(), [script, ...first, ...args], { env: command === 'start' ? {} : env });
 }
 
@@ -62,7 +68,12 @@ async function main([command = '', ...args]) {
  */
 function runChild(program, args, { env = {}, cwd = repository } = {}) {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { cwd, stdio: 'inherit', detached: true, env: { ...process.env, PATH: withSystemPath(), ...env } });
+    const child = spawn(program, args, {
+      cwd,
+      stdio: 'inherit',
+      detached: true,
+      env: { ...process.env, PATH: withSystemPath(), ...env },
+    });
     onSignal = (signal) => child.kill(signal);
     child.on('error', reject);
     child.on('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal]));

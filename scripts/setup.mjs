@@ -37,7 +37,11 @@ export async function setup({ env = process.env, progress = new Progress() } = {
       for (const { title, work } of await plan(context)) await progress.step(title, work);
     }
   } catch (error) {
-    if (error instanceof CommandFailure) throw new SetupFailure(`${error.message}: read its output above, then run the command again.`, { detail: error.output, cause: error });
+    if (error instanceof CommandFailure)
+      throw new SetupFailure(`${error.message}: read its output above, then run the command again.`, {
+        detail: error.output,
+        cause: error,
+      });
     throw error;
   } finally {
     for (const release of releases) release();
@@ -57,5 +61,7 @@ async function makeDirectories({ data, artefacts, templates }) {
     const created = await mkdir(directory, { recursive: true, mode: 0o700 });
     if (created) await chmod(directory, 0o700);
   }
-  await mkdir(templates, { recursive: true, mode: 0o755 });
+  // Root file systems have set-uid programs, which a local user must not reach even if the directories above are wider.
+  await mkdir(templates, { recursive: true, mode: 0o700 });
+  await chmod(templates, 0o700);
 }

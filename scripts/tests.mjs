@@ -22,7 +22,14 @@ export async function runTests({ args, places, start }) {
   const system = (await testFiles(['test'])).filter(chosen);
   const node = pinnedNode();
   const test = (files, timeout, concurrency) => {
-    const own = ['--test', '--test-reporter=spec', `--test-timeout=${timeout}`, ...(concurrency ? [`--test-concurrency=${concurrency}`] : [])];
+    // A test that leaves a socket open must not keep everybody waiting.
+    const own = [
+      '--test',
+      '--test-force-exit',
+      '--test-reporter=spec',
+      `--test-timeout=${timeout}`,
+      ...(concurrency ? [`--test-concurrency=${concurrency}`] : []),
+    ];
     return start(node, [...own, ...options, ...files]);
   };
   // The tools' launchers ask for "node" and need a newer one than the system may have.

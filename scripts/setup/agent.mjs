@@ -27,7 +27,14 @@ export async function planAgent({ places, sources = join(repository, 'agent') })
   if (!findCommand('go')) return [{ title, work: () => build(places, sources) }];
   const current = await readJson(join(places.agent, 'current.json'));
   const sha = await sourcesHash(sources);
-  if (current?.sha === sha && (await access(current.path).then(() => true, () => false))) return [];
+  if (
+    current?.sha === sha &&
+    (await access(current.path).then(
+      () => true,
+      () => false,
+    ))
+  )
+    return [];
   return [{ title, work: () => build(places, sources) }];
 }
 
@@ -46,7 +53,10 @@ async function build(places, sources) {
     await rename(beside, path);
   } catch (error) {
     if (!(error instanceof CommandFailure)) throw error;
-    throw new SetupFailure(`The agent in ${sources} does not build: correct what Go says above.`, { detail: error.output, cause: error });
+    throw new SetupFailure(`The agent in ${sources} does not build: correct what Go says above.`, {
+      detail: error.output,
+      cause: error,
+    });
   } finally {
     await rm(beside, { force: true });
   }

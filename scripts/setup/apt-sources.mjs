@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { SetupFailure } from './failure.mjs';
 
 /**
  * One place packages come from, as sources.list(5) knows it.
@@ -17,8 +18,15 @@ export function parseOneLine(text) {
     const match = /^deb\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)\s*(.*)$/.exec(line);
     if (!match) continue;
     const [, options = '', uri, suite, components] = match;
-    const option = new Map(options.trim().split(/\s+/).map((pair) => pair.split(/\+?=(.*)/s)));
-    sources.push(source(uri, suite, components.split(/\s+/).filter(Boolean), option.get('signed-by'), option.get('check-valid-until')));
+    const option = new Map(
+      options
+        .trim()
+        .split(/\s+/)
+        .map((pair) => pair.split(/\+?=(.*)/s)),
+    );
+    sources.push(
+      source(uri, suite, components.split(/\s+/).filter(Boolean), option.get('signed-by'), option.get('check-valid-until')),
+    );
   }
   return sources;
 }
@@ -91,22 +99,37 @@ async function resolveMirrorFile(entry) {
  */
 export function selectDebianArchive(sources, codename) {
   const usable = sources.filter((entry) => /^(https?|file):/.test(entry.uri) && entry.components.includes('main'));
+  // A release may also be named by its state; the archive has it under its codename too.
+  const names = [codename, 'stable', 'oldstable', 'testing', 'unstable', 'sid'];
   const rank = (entry) => {
-    if (usable.some((other) => other.uri === entry.uri && other.suite === `${codename}-updates`)) return 0;
-    return /\/debian$/.test(entry.uri) ? 1 : 2;
+    if (usable.some((other) => other.uri === entry.uri && other.suite === `${entry.suite}-updates`)) return 0;
+    return entry.uri.endsWith('/debian') ? 1 : 2;
   };
-  const candidates = usable.filter((entry) => entry.suite === codename);
-  const archive = candidates.sort((a, b) => rank(a) - rank(b))[0];
-  const security = usable.find((entry) => entry.suite === `${codename}-security`);
+  const candidates = usable.filter((entry) => entry.suite === codename || (names.includes(entry.suite) && rank(entry) < 2));
+  const archive = candidates.sort((a, b) => names.indexOf(a.suite) - names.indexOf(b.suite) || rank(a) - rank(b))[0];
+  const security = usable.find((entry) => names.some((name) => entry.suite === `${name}-security`));
   return { ...(archive ? { archive } : {}), ...(security ? { security } : {}) };
 }
 
 /**
- * The archives for `codename`: the machine's, or those of a mirror given by the user.
- * A mirror `…/debian` has its security archive at `…/debian-security`; of any other layout only the archive is used.
+ * Where set-up itself fetches from (`machine`) and what a sandbox's apt is told (`guest`). Both are the machine's Debian
+ * archive; a mirror given by the user replaces it in the sandboxes, and here only on a machine that has none.
+ *
+ * @throws {SetupFailure} when neither is known
  */
 export function debianArchives(sources, codename, mirror) {
-  if (!mirror) return selectDebianArchive(sources, codename);
+  const own = selectDebianArchive(sources, codename);
+  const given = mirror ? mirrorArchives(mirror, codename) : undefined;
+  if (!own.archive && !given) {
+    throw new SetupFailure(
+      `No Debian archive for ${codename} was found in /etc/apt: add it, or set PADDOCK_TEMPLATE_APT_MIRROR to a mirror that ends in /debian.`,
+    );
+  }
+  return { machine: own.archive ? own : given, guest: given ?? own };
+}
+
+/** A mirror `…/debian` has its security archive at `…/debian-security`; of any other layout only the archive is used. */
+function mirrorArchives(mirror, codename) {
   const uri = mirror.replace(/\/+$/, '');
   const components = ['main'];
   return {

@@ -32,7 +32,14 @@ const LOCK_SECONDS = 600;
 export async function missingPackages({ commands = COMMANDS, files = FILES } = {}) {
   const missing = new Set();
   for (const [command, name] of Object.entries(commands)) if (!findCommand(command)) missing.add(name);
-  for (const [path, name] of Object.entries(files)) if (!(await access(path).then(() => true, () => false))) missing.add(name);
+  for (const [path, name] of Object.entries(files))
+    if (
+      !(await access(path).then(
+        () => true,
+        () => false,
+      ))
+    )
+      missing.add(name);
   return [...missing].sort();
 }
 
@@ -62,7 +69,10 @@ async function install(packages, note) {
     });
   }
   const missing = await missingPackages();
-  if (missing.length > 0) throw new SetupFailure(`apt installed ${missing.join(', ')}, but their commands are not there: run dpkg --verify ${missing.join(' ')}.`);
+  if (missing.length > 0)
+    throw new SetupFailure(
+      `apt installed ${missing.join(', ')}, but their commands are not there: run dpkg --verify ${missing.join(' ')}.`,
+    );
 }
 
 /** The lock of the lists is not covered by apt's own timeout. */
@@ -73,7 +83,10 @@ async function update(note) {
       return await aptGet(['-qq', 'update'], note);
     } catch (error) {
       if (!/Could not get lock/.test(error.output ?? '') || Date.now() > deadline) {
-        throw new SetupFailure('apt-get update failed: check the sources in /etc/apt and that their mirror can be reached.', { detail: error.output, cause: error });
+        throw new SetupFailure('apt-get update failed: check the sources in /etc/apt and that their mirror can be reached.', {
+          detail: error.output,
+          cause: error,
+        });
       }
       await delay(3000);
     }
@@ -92,5 +105,8 @@ async function aptGet(args, note) {
 
 function cannotInstall(packages, error) {
   if (!(error instanceof CommandFailure)) return error;
-  return new SetupFailure(`apt could not install ${packages.join(', ')}: read its output above, and see that apt-get install works on this machine.`, { detail: error.output, cause: error });
+  return new SetupFailure(
+    `apt could not install ${packages.join(', ')}: read its output above, and see that apt-get install works on this machine.`,
+    { detail: error.output, cause: error },
+  );
 }

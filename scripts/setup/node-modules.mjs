@@ -12,7 +12,10 @@ export async function planNodeModules({ root = repository } = {}) {
   const lock = await readFile(join(root, 'package-lock.json'));
   const sha256 = createHash('sha256').update(lock).digest('hex');
   const stamp = join(root, 'node_modules', '.paddock-lock-sha256');
-  const nodePresent = await access(pinnedNode(root)).then(() => true, () => false);
+  const nodePresent = await access(pinnedNode(root)).then(
+    () => true,
+    () => false,
+  );
   if (nodePresent) {
     if ((await readFile(stamp, 'utf8').catch(() => '')) === sha256) return [];
     // Somebody ran npm by hand and all is well: taking node_modules away under a running server would not be.
@@ -38,13 +41,35 @@ export function agrees(lock, installed) {
 async function install(root, stamp, sha256) {
   // No package needs its install script (binaries come as packages), and an older npm would compile what has a binding.gyp.
   try {
-    await runNpm(['ci', '--no-audit', '--no-fund', '--ignore-scripts', '--no-progress', '--loglevel=error', '--include=dev', '--include=optional'], { cwd: root });
+    await runNpm(
+      [
+        'ci',
+        '--no-audit',
+        '--no-fund',
+        '--ignore-scripts',
+        '--no-progress',
+        '--loglevel=error',
+        '--include=dev',
+        '--include=optional',
+      ],
+      { cwd: root },
+    );
   } catch (error) {
     if (!(error instanceof CommandFailure)) throw error;
-    throw new SetupFailure('npm ci failed: read its output above, and check that the npm registry can be reached (npm ping).', { detail: withoutUsage(error.output), cause: error });
+    throw new SetupFailure('npm ci failed: read its output above, and check that the npm registry can be reached (npm ping).', {
+      detail: withoutUsage(error.output),
+      cause: error,
+    });
   }
-  if (!(await access(pinnedNode(root)).then(() => true, () => false))) {
-    throw new SetupFailure(`npm ci did not bring ${pinnedNode(root)}: check that the registry has the package and that npm's settings do not leave out optional packages.`);
+  if (
+    !(await access(pinnedNode(root)).then(
+      () => true,
+      () => false,
+    ))
+  ) {
+    throw new SetupFailure(
+      `npm ci did not bring ${pinnedNode(root)}: check that the registry has the package and that npm's settings do not leave out optional packages.`,
+    );
   }
   await writeFile(stamp, sha256);
 }

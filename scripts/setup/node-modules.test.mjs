@@ -15,7 +15,8 @@ const cases = [
   ['a package is there that the lock file does not have', { 'node_modules/one': one, 'node_modules/two': one }, false],
 ];
 for (const [name, packages, expected] of cases) {
-  test(`node_modules ${expected ? 'agrees' : 'does not agree'} when ${name}`, () => assert.equal(agrees(lock, { packages }), expected));
+  test(`node_modules ${expected ? 'agrees' : 'does not agree'} when ${name}`, () =>
+    assert.equal(agrees(lock, { packages }), expected));
 }
 
 test('an installation without npm’s record of it does not agree', () => assert.equal(agrees(lock, undefined), false));

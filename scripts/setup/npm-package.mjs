@@ -25,12 +25,16 @@ export async function fetchNpmPackage(pin, directory) {
     await runNpm(['pack', name, '--silent', '--ignore-scripts', '--pack-destination', directory]);
   } catch (error) {
     if (!(error instanceof CommandFailure)) throw error;
-    throw new SetupFailure(`npm could not fetch ${name}: check that the npm registry can be reached (npm ping).`, { detail: error.output });
+    throw new SetupFailure(`npm could not fetch ${name}: check that the npm registry can be reached (npm ping).`, {
+      detail: error.output,
+    });
   }
   const archive = join(directory, (await readdir(directory)).find((file) => file.endsWith('.tgz')) ?? '');
   const found = `sha512-${await hashFile(archive, 'sha512', 'base64')}`;
   if (found !== pin.integrity) {
-    throw new SetupFailure(`${name} from the npm registry has another hash (${found}) than its template pins: do not use this registry, or correct the pin.`);
+    throw new SetupFailure(
+      `${name} from the npm registry has another hash (${found}) than its template pins: do not use this registry, or correct the pin.`,
+    );
   }
   await run('tar', ['--extract', '--gzip', '--no-same-owner', '--file', archive, '--directory', directory]);
   return join(directory, 'package');

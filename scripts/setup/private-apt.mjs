@@ -18,7 +18,8 @@ export class PrivateApt {
   /** @param {string[]} lines of a sources list @param {string[]} [settings] more lines of apt.conf(5) */
   async configure(lines, settings = []) {
     const at = (name) => join(this.#directory, name);
-    for (const name of ['lists/partial', 'cache/archives/partial', 'state']) await mkdir(at(name), { recursive: true, mode: 0o700 });
+    for (const name of ['lists/partial', 'cache/archives/partial', 'state'])
+      await mkdir(at(name), { recursive: true, mode: 0o700 });
     await writeFile(at('sources.list'), `${lines.join('\n')}\n`);
     await writeFile(at('status'), '');
     const quoted = (name) => `"${at(name)}"`;

@@ -15,7 +15,8 @@ export async function planRunsc({ places, machine, env }) {
   if (env.PADDOCK_RUNSC) {
     const path = resolve(env.PADDOCK_RUNSC);
     const file = await stat(path).catch(() => undefined);
-    if (!file?.isFile()) throw new SetupFailure(`PADDOCK_RUNSC names ${path}, which is not a file: correct the path or unset it.`);
+    if (!file?.isFile())
+      throw new SetupFailure(`PADDOCK_RUNSC names ${path}, which is not a file: correct the path or unset it.`);
     const source = { kind: 'file', path, size: file.size, modified_ms: Math.trunc(file.mtimeMs) };
     if (present && JSON.stringify(current.source) === JSON.stringify(source)) return [];
     return [{ title: `Taking over runsc from ${path}`, work: () => installFile(places, path, source) }];
@@ -32,10 +33,7 @@ async function installFile(places, path, source) {
 /** Stable's own runsc may be too old (no systrap), so backports come first, as a package unpacked but never installed. */
 async function installFromDebian(places, machine, env) {
   const { codename } = machine;
-  const { archive } = debianArchives(await readMachineSources(), codename, env.PADDOCK_TEMPLATE_APT_MIRROR);
-  if (!archive) {
-    throw new SetupFailure(`No Debian archive for ${codename} was found in /etc/apt: add it, set PADDOCK_TEMPLATE_APT_MIRROR to a mirror, or ${OWN_BINARY}.`);
-  }
+  const { archive } = debianArchives(await readMachineSources(), codename, env.PADDOCK_TEMPLATE_APT_MIRROR).machine;
   await mkdir(places.cache, { recursive: true, mode: 0o700 });
   const work = await mkdtemp(join(places.cache, 'runsc-'));
   let detail = '';
@@ -44,7 +42,10 @@ async function installFromDebian(places, machine, env) {
       try {
         const { binary, packageVersion } = await fetchPackage(join(work, suite), archive, suite);
         const { sha256, version } = await adopt(places, binary);
-        await writeJson(join(places.runsc, 'current.json'), current(places, sha256, version, { kind: 'debian', suite, package_version: packageVersion }));
+        await writeJson(
+          join(places.runsc, 'current.json'),
+          current(places, sha256, version, { kind: 'debian', suite, package_version: packageVersion }),
+        );
         return;
       } catch (error) {
         if (!(error instanceof CommandFailure || error instanceof SetupFailure)) throw error;
@@ -54,7 +55,10 @@ async function installFromDebian(places, machine, env) {
   } finally {
     await rm(work, { recursive: true, force: true });
   }
-  throw new SetupFailure(`No usable runsc came from ${archive.uri}: check that the mirror can be reached and has ${codename}-backports, or ${OWN_BINARY}.`, { detail });
+  throw new SetupFailure(
+    `No usable runsc came from ${archive.uri}: check that the mirror can be reached and has ${codename}-backports, or ${OWN_BINARY}.`,
+    { detail },
+  );
 }
 
 async function fetchPackage(directory, archive, suite) {
@@ -102,4 +106,8 @@ function current(places, sha256, version, source) {
   return { path: join(places.runsc, sha256, 'runsc'), sha256, version, source };
 }
 
-const exists = (path) => access(path).then(() => true, () => false);
+const exists = (path) =>
+  access(path).then(
+    () => true,
+    () => false,
+  );

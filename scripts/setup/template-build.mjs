@@ -76,8 +76,18 @@ export function guestSources({ archive, security }, codename) {
 }
 
 async function bootstrap(recipe, { root, machine, codename, archives }) {
-  const settings = ['APT::Sandbox::User "root";', 'Dir::Etc::netrc "/etc/apt/auth.conf";', 'Acquire::Languages "none";', ...(await machineAcquireSettings())];
-  const unwanted = ['path-exclude=/usr/share/man/*', 'path-exclude=/usr/share/locale/*', 'path-exclude=/usr/share/doc/*', 'path-include=/usr/share/doc/*/copyright'];
+  const settings = [
+    'APT::Sandbox::User "root";',
+    'Dir::Etc::netrc "/etc/apt/auth.conf";',
+    'Acquire::Languages "none";',
+    ...(await machineAcquireSettings()),
+  ];
+  const unwanted = [
+    'path-exclude=/usr/share/man/*',
+    'path-exclude=/usr/share/locale/*',
+    'path-exclude=/usr/share/doc/*',
+    'path-include=/usr/share/doc/*/copyright',
+  ];
   await runContained('mmdebstrap', [
     '--quiet',
     '--mode=root',
@@ -110,6 +120,7 @@ async function installPackages(packages, { root, work, codename, archives }) {
 
 /** Runs a shell script as root inside the root file system, cut off from the network. */
 export function runInside(root, script) {
-  const enter = 'mount -t proc proc "$0/proc" && exec chroot "$0" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin /bin/sh -e';
+  const enter =
+    'mount -t proc proc "$0/proc" && exec chroot "$0" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin /bin/sh -e';
   return runContained('unshare', ['--net', 'sh', '-c', enter, root], { input: script });
 }

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { access, mkdir, mkdtemp, readFile, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { debianArchives, readMachineSources, selectDebianArchive } from './apt-sources.mjs';
+import { debianArchives, readMachineSources } from './apt-sources.mjs';
 import { CommandFailure, run } from './command.mjs';
 import { SetupFailure } from './failure.mjs';
 import { readJson, writeJson } from './files.mjs';
@@ -29,21 +29,21 @@ export async function readRecipes(directory = join(repository, 'templates')) {
  * @returns {Promise<{title: string, work: () => Promise<void>}[]>} in the order they have to be built
  */
 export async function planTemplates({ places, machine, env, recipes }) {
-  const sources = await readMachineSources();
-  // Of other Debian-like systems the release has another name; their sandboxes are Debian all the same.
-  const codename = machine.debian ? machine.codename : 'bookworm';
-  const guest = debianArchives(sources, codename, env.PADDOCK_TEMPLATE_APT_MIRROR);
-  const machines = selectDebianArchive(sources, codename);
-  const archives = machines.archive ? machines : guest;
-  if (!archives.archive) {
-    throw new SetupFailure(`No Debian archive for ${codename} was found in /etc/apt: add it, or set PADDOCK_TEMPLATE_APT_MIRROR to a mirror that ends in /debian.`);
-  }
-  const build = { machine, codename, archives, guestSources: guestSources(guest, codename) };
+  const { codename } = machine;
+  const archives = debianArchives(await readMachineSources(), codename, env.PADDOCK_TEMPLATE_APT_MIRROR);
+  const build = { machine, codename, archives: archives.machine, guestSources: guestSources(archives.guest, codename) };
   const program = await Promise.all(BUILD_PROGRAM.map((file) => readFile(file)));
   const digests = new Map();
   const missing = [];
   for (const recipe of recipes ?? (await readRecipes())) {
-    const parts = [JSON.stringify(recipe), digests.get(recipe.from) ?? '', ...program, codename, machine.architecture, build.guestSources];
+    const parts = [
+      JSON.stringify(recipe),
+      digests.get(recipe.from) ?? '',
+      ...program,
+      codename,
+      machine.architecture,
+      build.guestSources,
+    ];
     const digest = createHash('sha256');
     for (const part of parts) digest.update(`${part.length}\n`).update(part);
     digests.set(recipe.name, digest.digest('hex').slice(0, 32));
@@ -65,7 +65,13 @@ export async function removeUnfinishedBuilds(places) {
 
 async function isCurrent(places, name, digest) {
   const current = await readJson(join(places.templates, name, 'current.json'));
-  return current?.digest === digest && (await access(join(current.path, 'etc/passwd')).then(() => true, () => false));
+  return (
+    current?.digest === digest &&
+    (await access(join(current.path, 'etc/passwd')).then(
+      () => true,
+      () => false,
+    ))
+  );
 }
 
 async function buildTemplate({ places, recipe, digest, build }) {
@@ -81,12 +87,20 @@ async function buildTemplate({ places, recipe, digest, build }) {
       await rename(join(work, 'result'), target);
     } catch (error) {
       if (!(error instanceof CommandFailure)) throw error;
-      throw new SetupFailure(`The template ${recipe.name} could not be built (${error.message}): read the output above, then run the command again.`, { detail: error.output });
+      throw new SetupFailure(
+        `The template ${recipe.name} could not be built (${error.message}): read the output above, then run the command again.`,
+        { detail: error.output },
+      );
     } finally {
       await rm(work, { recursive: true, force: true });
     }
   }
-  await writeJson(join(home, 'current.json'), { name: recipe.name, digest, path: join(target, 'rootfs'), manifest: join(target, 'manifest.json') });
+  await writeJson(join(home, 'current.json'), {
+    name: recipe.name,
+    digest,
+    path: join(target, 'rootfs'),
+    manifest: join(target, 'manifest.json'),
+  });
 }
 
 async function buildInto(work, { places, recipe, digest, build }) {
@@ -108,9 +122,18 @@ async function buildInto(work, { places, recipe, digest, build }) {
     architecture: build.machine.architecture,
     debian: {
       codename: build.codename,
-      packages: Object.fromEntries(installed.trim().split('\n').map((line) => line.split(' '))),
+      packages: Object.fromEntries(
+        installed
+          .trim()
+          .split('\n')
+          .map((line) => line.split(' ')),
+      ),
     },
-    npm: Object.fromEntries((recipe.npm ?? []).filter(({ architecture = build.machine.architecture }) => architecture === build.machine.architecture).map((pin) => [pin.package, pin.version])),
+    npm: Object.fromEntries(
+      (recipe.npm ?? [])
+        .filter(({ architecture = build.machine.architecture }) => architecture === build.machine.architecture)
+        .map((pin) => [pin.package, pin.version]),
+    ),
     built_at: new Date().toISOString(),
     size_bytes: Number(size),
   });

@@ -18,7 +18,11 @@ after(() => rm(scratch, { recursive: true, force: true }));
 /** A directory of artefacts in which everything is made but what `except` names; templates and runsc are only pointed to. */
 async function artefacts(name, except) {
   const directory = join(scratch, name);
-  for (const artefact of ['runsc/current.json', 'agent/current.json', ...['base', 'python', 'node'].map((template) => `templates/${template}/current.json`)]) {
+  for (const artefact of [
+    'runsc/current.json',
+    'agent/current.json',
+    ...['base', 'python', 'node'].map((template) => `templates/${template}/current.json`),
+  ]) {
     if (artefact.startsWith(except)) continue;
     await mkdir(join(directory, artefact, '..'), { recursive: true });
     await copyFile(join(places.artefacts, artefact), join(directory, artefact));
@@ -48,7 +52,11 @@ test('a second set-up does nothing, says nothing and takes less than half a seco
 test('two set-ups at once do the work once', async () => {
   const directory = await artefacts('at-once', 'agent');
   const both = await Promise.all([1, 2].map(() => run(['setup'], { PADDOCK_ARTEFACTS_DIR: directory })));
-  assert.deepEqual(both.map(({ code }) => code), [0, 0], both.map(({ stderr }) => stderr).join('\n'));
+  assert.deepEqual(
+    both.map(({ code }) => code),
+    [0, 0],
+    both.map(({ stderr }) => stderr).join('\n'),
+  );
   assert.equal(both.filter(({ stderr }) => stderr.includes('✓ Building the agent')).length, 1);
   const { path, sha, version } = await readJson(join(directory, 'agent/current.json'));
   assert.equal(path, join(directory, 'agent', sha, 'agent'));
@@ -88,10 +96,16 @@ test('PADDOCK_RUNSC is taken over under its hash, and left for Debian’s when i
 test('a PADDOCK_RUNSC that is no runsc is refused with a sentence and exit code 1', async () => {
   const directory = await artefacts('wrong-runsc', 'runsc');
   const missing = await run(['setup'], { PADDOCK_ARTEFACTS_DIR: directory, PADDOCK_RUNSC: '/does/not/exist' });
-  assert.deepEqual([missing.code, missing.stderr], [1, 'paddock: PADDOCK_RUNSC names /does/not/exist, which is not a file: correct the path or unset it.\n']);
+  assert.deepEqual(
+    [missing.code, missing.stderr],
+    [1, 'paddock: PADDOCK_RUNSC names /does/not/exist, which is not a file: correct the path or unset it.\n'],
+  );
   const wrong = await run(['setup'], { PADDOCK_ARTEFACTS_DIR: directory, PADDOCK_RUNSC: '/bin/true' });
   assert.equal(wrong.code, 1);
-  assert.match(wrong.stderr, /\npaddock: \/bin\/true is not a runsc with the systrap platform: set PADDOCK_RUNSC to a runsc binary of 2023 or newer\.\n$/);
+  assert.match(
+    wrong.stderr,
+    /\npaddock: \/bin\/true is not a runsc with the systrap platform: set PADDOCK_RUNSC to a runsc binary of 2023 or newer\.\n$/,
+  );
   assert.doesNotMatch(wrong.stderr, /^\s+at /m);
   assert.deepEqual(await readdir(join(directory, 'runsc')), []);
 });
@@ -99,7 +113,7 @@ test('a PADDOCK_RUNSC that is no runsc is refused with a sentence and exit code 
 test('a data directory that set-up makes is for root only', async () => {
   const directory = join(await artefacts('mode', 'nothing'), 'data');
   await run(['setup'], { PADDOCK_DATA_DIR: directory, PADDOCK_ARTEFACTS_DIR: join(scratch, 'mode') });
-  assert.equal((await stat(directory)).mode & 0o777, 0o700);
+  for (const path of [directory, join(scratch, 'mode', 'templates')]) assert.equal((await stat(path)).mode & 0o777, 0o700);
 });
 
 test('an unknown command is refused with the ones there are', async () => {
@@ -112,7 +126,8 @@ test('an unknown command is refused with the ones there are', async () => {
 /** A repository of its own with a program in place of the server. */
 async function repositoryWith(program) {
   const directory = await mkdtemp(join(scratch, 'repository-'));
-  for (const part of ['scripts', 'templates', 'bin', 'agent', 'package.json', 'package-lock.json']) await cp(join(repository, part), join(directory, part), { recursive: true });
+  for (const part of ['scripts', 'templates', 'bin', 'agent', 'package.json', 'package-lock.json'])
+    await cp(join(repository, part), join(directory, part), { recursive: true });
   await symlink(join(repository, 'node_modules'), join(directory, 'node_modules'));
   await mkdir(join(directory, 'src'));
   await writeFile(join(directory, 'src/main.ts'), program);
@@ -125,7 +140,9 @@ test('npm start hands its arguments, exit code and each signal once to the serve
     process.on('SIGINT', () => { count += 1; setTimeout(() => { console.log('signals', count); process.exit(7); }, 300); });
     console.log('ready', process.argv.slice(2).join(' '));
     setInterval(() => {}, 1000);`);
-  const child = spawn(process.execPath, [join(directory, 'scripts/run.mjs'), 'start', '--port', '1'], { env: { ...process.env, PADDOCK_ARTEFACTS_DIR: places.artefacts } });
+  const child = spawn(process.execPath, [join(directory, 'scripts/run.mjs'), 'start', '--port', '1'], {
+    env: { ...process.env, PADDOCK_ARTEFACTS_DIR: places.artefacts },
+  });
   let output = '';
   child.stderr.on('data', (chunk) => (output += chunk));
   child.stdout.on('data', (chunk) => {
