@@ -1,0 +1,22 @@
+import type { Config } from '../config.ts';
+import { claimDataDir, ensureDataDir } from './data-dir.ts';
+import { openLog } from './log.ts';
+import { openServices } from './services.ts';
+
+/**
+ * Removes what belongs to no sandbox: guests, links, mounts and files that a crash has left, and the records of sandboxes that
+ * ended long ago. A running server does the same at its start and from time to time, so this needs it stopped.
+ */
+export async function gc(config: Config): Promise<number> {
+  ensureDataDir(config.dataDir);
+  using _lock = claimDataDir(config.dataDir);
+  const { log, flush } = openLog('warn');
+  try {
+    const services = await openServices({ ...config, warmGuests: 0 }, log);
+    await services.close();
+    process.stdout.write(`Nothing is left in ${config.dataDir} that belongs to no sandbox.\n`);
+    return 0;
+  } finally {
+    flush();
+  }
+}

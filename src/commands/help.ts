@@ -1,0 +1,24 @@
+import { settings } from '../config.ts';
+
+/** What the command line can do, and every setting. */
+export function helpText(): string {
+  const width = Math.max(...settings.map((setting) => setting.name.length));
+  const rows = settings.map((setting) => `  ${setting.name.padEnd(width)}  ${setting.meaning}${setting.default === '' ? '' : ` Default: ${setting.default}.`}`);
+  return `Paddock: a self-hosted cloud of sandboxes for AI agents
+
+  paddock start                 run the server in the foreground; Ctrl-C stops it, sandboxes keep running
+  paddock stop                  stop the running server; sandboxes keep running
+  paddock stop --all            also end every sandbox and take everything off this machine but the data directory
+  paddock doctor                look at everything a sandbox needs, and say what to do
+  paddock keys list             the API keys there are
+  paddock keys create <name>    make one; it is shown once
+  paddock keys revoke <key id>  make one invalid
+  paddock gc                    remove what a crash has left; with the server stopped
+  paddock version
+  paddock help
+
+Settings are environment variables:
+
+${rows.join('\n')}
+`;
+}

@@ -1,0 +1,33 @@
+import { pino, type Logger } from 'pino';
+import type { LogLevel } from '../config.ts';
+
+/** The server's log, and a way to get the last lines out before the process ends. */
+export interface ServerLog {
+  readonly log: Logger;
+  flush(): void;
+}
+
+/**
+ * One JSON line per event on standard error. Written outside the path of requests; what errors carry along is cut down to type, message and
+ * stack, so that no header, body or environment gets in.
+ */
+export function openLog(level: LogLevel): ServerLog {
+  const destination = pino.destination({ fd: 2, sync: false });
+  const log = pino({ level, base: null, serializers: { err: describeError, req: () => undefined, res: () => undefined } }, destination);
+  return {
+    log,
+    flush: () => {
+      try {
+        destination.flushSync();
+      } catch {
+        // Not open yet, or gone: nothing can be said about that on a log.
+      }
+    },
+  };
+}
+
+function describeError(error: unknown): object {
+  if (!(error instanceof Error)) return { message: String(error) };
+  const { code } = error as { code?: unknown };
+  return { type: error.name, message: error.message, ...(typeof code === 'string' ? { code } : {}), stack: error.stack, ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }) };
+}

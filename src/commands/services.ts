@@ -1,0 +1,80 @@
+import type { Logger } from 'pino';
+import type { Config } from '../config.ts';
+import { Access } from '../core/access.ts';
+import { systemClock } from '../core/clock.ts';
+import { EventLog } from '../core/events.ts';
+import { Files } from '../core/files.ts';
+import { Ports } from '../core/ports.ts';
+import { Processes } from '../core/processes.ts';
+import { Sandboxes } from '../core/sandboxes.ts';
+import { defaultSettings, type CoreSettings } from '../core/settings.ts';
+import { Tokens } from '../core/tokens.ts';
+import { openHost, type LocalHost } from '../host/host.ts';
+import { openStore, type SqlStore } from '../store/store.ts';
+import { dataFiles } from './data-dir.ts';
+
+/** Everything behind the wires, started. Holds the data directory of its config: claim that first. */
+export interface Services {
+  readonly store: SqlStore;
+  readonly host: LocalHost;
+  readonly access: Access;
+  readonly tokens: Tokens;
+  readonly sandboxes: Sandboxes;
+  readonly processes: Processes;
+  readonly files: Files;
+  readonly ports: Ports;
+  /** Ends this process's part; the sandboxes run on. */
+  close(): Promise<void>;
+}
+
+/** Opens store and host, and brings both together again: what was running is found, what is left over is removed. */
+export async function openServices(config: Config, log: Logger): Promise<Services> {
+  const store = await openDataStore(config);
+  const undo: (() => Promise<void>)[] = [() => store.close()];
+  const close = async (): Promise<void> => {
+    const failures: unknown[] = [];
+    for (const step of undo.splice(0).reverse()) await step().catch((error: unknown) => failures.push(error));
+    if (failures.length > 0) throw failures[0];
+  };
+  try {
+    const clock = systemClock;
+    const settings = coreSettings(config);
+    const host = await openHost({
+      dataDir: config.dataDir,
+      artefactsDir: config.artefactsDir,
+      subnet: config.subnet === null ? undefined : `${config.subnet.address}/${config.subnet.prefix}`,
+      warmGuests: config.warmGuests,
+      log,
+    });
+    undo.push(() => host.close());
+    const events = new EventLog({ store: store.events, clock });
+    undo.push(() => events.stop());
+    const access = new Access({ store, clock, events });
+    const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
+    const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events });
+    await sandboxes.start();
+    undo.push(() => sandboxes.stop());
+    const processes = new Processes({ sandboxes, store, clock, settings, events });
+    await processes.start();
+    undo.push(async () => processes.stop());
+    return { store, host, access, tokens, sandboxes, processes, files: new Files({ sandboxes, settings, events }), ports: new Ports({ sandboxes }), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Only the durable state; may be opened while a server runs. */
+export async function openDataStore(config: Config): Promise<SqlStore> {
+  const { database, masterKey } = dataFiles(config.dataDir);
+  return openStore({ database, masterKey });
+}
+
+function coreSettings(config: Config): CoreSettings {
+  return Object.freeze({
+    ...defaultSettings,
+    maxSandboxes: config.maxSandboxes,
+    maxTimeoutSeconds: config.maxTimeoutSeconds === 0 ? Number.MAX_SAFE_INTEGER : config.maxTimeoutSeconds,
+    unknownTemplate: config.unknownTemplate,
+  });
+}

@@ -1,0 +1,107 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Config } from '../config.ts';
+import { systemClock } from '../core/clock.ts';
+import { buildServer, type Server } from '../server.ts';
+import { ensureStartKey, type StartKey } from './api-key.ts';
+import { announceServer, claimDataDir, ensureDataDir, OperatorError, withdrawServer } from './data-dir.ts';
+import { openLog } from './log.ts';
+import { openServices } from './services.ts';
+import { version } from './version.ts';
+
+/** Milliseconds a stop may take before the process ends all the same; the sandboxes are not affected. */
+const stopWithinMs = 20_000;
+
+/** Runs the server until it is told to stop. Resolves to the exit code. */
+export async function start(config: Config, warnings: readonly string[]): Promise<number> {
+  ensureDataDir(config.dataDir);
+  using _lock = claimDataDir(config.dataDir);
+  const { log, flush } = openLog(config.logLevel);
+  for (const warning of warnings) log.warn(warning);
+  const stop = stopRequested();
+  try {
+    const services = await openServices(config, log);
+    try {
+      const key = await ensureStartKey(services.access, config);
+      const server = await buildServer({
+        ...services,
+        templates: services.host.templates,
+        clock: systemClock,
+        domain: config.domain,
+        cursorKey: services.store.deriveKey('list-cursors'),
+        log,
+        version,
+      });
+      try {
+        const url = await listen(server, config);
+        announceServer(config.dataDir);
+        process.stdout.write(greeting(url, key));
+        log.info({ url, dataDir: config.dataDir, version }, 'ready');
+        const signal = await stop;
+        log.info({ signal }, 'stopping; sandboxes keep running');
+        void sleep(stopWithinMs, undefined, { ref: false }).then(() => {
+          log.fatal('stopping took too long; leaving');
+          flush();
+          process.exit(1);
+        });
+      } finally {
+        withdrawServer(config.dataDir);
+        await server.close();
+      }
+    } finally {
+      await services.close();
+    }
+    return 0;
+  } finally {
+    flush();
+  }
+}
+
+async function listen(server: Server, { listen: { host, port } }: Config): Promise<string> {
+  try {
+    const address = new URL(await server.listen(host, port));
+    // A server on all addresses is reached through loopback from here.
+    if (['0.0.0.0', '[::]'].includes(address.hostname)) address.hostname = '127.0.0.1';
+    return address.origin;
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === 'EADDRINUSE') throw new OperatorError(`Port ${port} on ${host} is taken by another program. Stop that one, or set PADDOCK_LISTEN to another address, for example ${host}:${port + 1}.`, { cause });
+    if (code === 'EACCES' || code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') throw new OperatorError(`PADDOCK_LISTEN ${host}:${port} cannot be used: ${message}.`, { cause });
+    throw cause;
+  }
+}
+
+/** Resolves with the name of the first signal to stop; a second one ends the process at once. */
+function stopRequested(): Promise<NodeJS.Signals> {
+  const { promise, resolve } = Promise.withResolvers<NodeJS.Signals>();
+  let asked = false;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    if (asked) process.exit(130);
+    asked = true;
+    resolve(signal);
+  };
+  process.on('SIGTERM', onSignal);
+  process.on('SIGINT', onSignal);
+  return promise;
+}
+
+function greeting(url: string, key: StartKey): string {
+  const shownKey = key.fromEnvironment ? '$PADDOCK_API_KEY' : key.raw;
+  return `
+Paddock ${version} is ready.
+
+  URL      ${url}
+  API key  ${key.fromEnvironment ? 'the one in PADDOCK_API_KEY' : key.raw}
+
+Try it from another terminal, in an empty directory:
+
+  npm install @declaw/sdk
+  export DECLAW_DOMAIN=${new URL(url).host} DECLAW_API_KEY=${shownKey}
+  node --input-type=module -e "
+    import { Sandbox } from '@declaw/sdk';
+    const sandbox = await Sandbox.create();
+    console.log(await sandbox.commands.run('uname -a'));
+    await sandbox.kill({ wait: true });
+  "
+
+`;
+}

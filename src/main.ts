@@ -1,0 +1,53 @@
+import { ConfigError, parseConfig } from './config.ts';
+import { OperatorError } from './commands/data-dir.ts';
+
+/** The command line. Each command is loaded when it is asked for: `paddock keys` needs no HTTP server. */
+async function main(args: readonly string[]): Promise<number> {
+  const [command = 'help', ...rest] = args;
+  switch (command) {
+    case 'help':
+    case '--help':
+    case '-h':
+      process.stdout.write((await import('./commands/help.ts')).helpText());
+      return 0;
+    case 'version':
+    case '--version':
+    case '-v':
+      process.stdout.write(`${(await import('./commands/version.ts')).version}\n`);
+      return 0;
+  }
+  const { config, warnings } = parseConfig(process.env);
+  switch (command) {
+    case 'start':
+      expectNone(rest);
+      return (await import('./commands/start.ts')).start(config, warnings);
+    case 'stop':
+      if (rest.includes('--pause')) throw new OperatorError('stop --pause: pausing sandboxes is not available in this version of Paddock. Without it they keep running.');
+      expectNone(rest.filter((each) => each !== '--all'));
+      return (await import('./commands/stop.ts')).stop(config, { all: rest.includes('--all') });
+    case 'doctor':
+      expectNone(rest);
+      return (await import('./commands/doctor.ts')).doctor(config);
+    case 'keys':
+      return (await import('./commands/keys.ts')).keys(config, rest);
+    case 'gc':
+      expectNone(rest);
+      return (await import('./commands/gc.ts')).gc(config);
+    default:
+      throw new OperatorError(`There is no command "${command}". "paddock help" shows all.`);
+  }
+}
+
+function expectNone(args: readonly string[]): void {
+  if (args.length > 0) throw new OperatorError(`"${args.join(' ')}" is not understood. "paddock help" shows all commands.`);
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+  // What is left open by then is not worth waiting for: everything that matters was closed by the command.
+  process.exit();
+} catch (error) {
+  if (error instanceof OperatorError || error instanceof ConfigError) process.stderr.write(`paddock: ${error.message}\n`);
+  else process.stderr.write(`paddock: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+  process.exit(1);
+}

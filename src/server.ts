@@ -1,0 +1,113 @@
+import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import { createServer, type IncomingMessage } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { listRoutes, type RouteTable } from './wire/route-table.ts';
+import { DataPlane } from './wire/data-plane.ts';
+import { declawWire } from './wire/declaw/index.ts';
+import type { DeclawDependencies } from './wire/declaw/dependencies.ts';
+import { PortEntrance } from './wire/declaw/ports.ts';
+
+/** What the server is put together from. */
+export interface ServerDependencies extends Omit<DeclawDependencies, 'stopping'> {
+  readonly log: FastifyBaseLogger;
+  readonly version: string;
+}
+
+/** The HTTP side of Paddock: one port, a wire per protocol, and the data plane in front of them. */
+export interface Server {
+  readonly app: FastifyInstance;
+  /** Starts to listen; resolves to the URL that clients of this machine can use. */
+  listen(host: string, port: number): Promise<string>;
+  /**
+   * Stops: takes nothing new, ends streams, gives requests under way `graceMs`, then cuts what is left.
+   */
+  close(): Promise<void>;
+}
+
+/** Milliseconds for requests under way when the server stops. */
+const graceMs = 1500;
+/** Milliseconds after the grace for the last answers to get out. */
+const lastAnswersMs = 500;
+
+/**
+ * The SDKs keep idle connections for 30 to 60 s. The server must wait longer, or a request meets a connection that is being closed.
+ */
+const keepAliveTimeoutMs = 75_000;
+
+/** Builds the server; nothing listens yet. The Declaw wire is at the root. */
+export async function buildServer(deps: ServerDependencies): Promise<Server> {
+  const draining = new AbortController();
+  const expired = new AbortController();
+  const dataPlane = new DataPlane([new PortEntrance(deps)]);
+  const app = Fastify({
+    loggerInstance: deps.log,
+    disableRequestLogging: true,
+    genReqId: requestIds(),
+    exposeHeadRoutes: false, // a HEAD of a stream or a file would do all the work of a GET
+    requestTimeout: 0, // uploads and streams take as long as they take
+    keepAliveTimeout: keepAliveTimeoutMs,
+    forceCloseConnections: 'idle',
+    return503OnClosing: false, // the SDKs would repeat it; what still comes in on an open connection is answered
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },
+    serverFactory: (handler) => {
+      const server = createServer({ maxHeaderSize: 32 * 1024, keepAliveTimeout: keepAliveTimeoutMs, requestTimeout: 0, shouldUpgradeCallback: (request) => dataPlane.claims(request) }, (request, response) => {
+        if (!dataPlane.handle(request, response)) handler(request, response);
+      });
+      server.on('upgrade', (request: IncomingMessage, socket, head) => dataPlane.upgrade(request, socket, head));
+      return server;
+    },
+  });
+  const routes = listRoutes(app);
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-request-id', request.id);
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    // The route's pattern, not the URL: that may hold paths and whatever else clients put there.
+    request.log.debug({ method: request.method, route: request.routeOptions.url, status: reply.statusCode, ms: Math.round(reply.elapsedTime * 10) / 10 }, 'request');
+  });
+  app.get('/health', async () => ({ status: 'ok', version: deps.version }));
+  await app.register(declawWire, { ...deps, stopping: { draining: draining.signal, expired: expired.signal } });
+  answerUnknownRoutes(app, routes);
+  await app.ready();
+
+  return {
+    app,
+    listen: (host, port) => app.listen({ host, port }),
+    close: async () => {
+      draining.abort();
+      dataPlane.close();
+      const closed = app.close();
+      const over = await Promise.race([closed.then(() => true), sleep(graceMs, false)]);
+      if (over) return;
+      expired.abort();
+      await Promise.race([closed, sleep(lastAnswersMs)]);
+      app.server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+/** 404 for what does not exist, 405 with `Allow` for what exists with other methods. */
+function answerUnknownRoutes(app: FastifyInstance, routes: RouteTable): void {
+  app.setNotFoundHandler(async (request, reply) => {
+    const path = request.url.split('?', 1)[0]!;
+    const allowed = routes.methodsOf(path);
+    if (allowed.length === 0) return reply.code(404).send({ message: `There is nothing at ${request.method} ${path.slice(0, 200)}.`, code: 'not_found' });
+    return reply
+      .code(405)
+      .header('allow', allowed.join(', '))
+      .send({ message: `${request.method} is not possible here; ${allowed.join(', ')} ${allowed.length === 1 ? 'is' : 'are'}.`, code: 'method_not_allowed' });
+  });
+  // For what fails before or outside a wire, such as a URL that cannot be decoded.
+  app.setErrorHandler(async (error, request, reply) => {
+    const status = (error as { statusCode?: number }).statusCode ?? 500;
+    if (status >= 500) request.log.error({ err: error }, 'a request failed');
+    return reply.code(status).send({ message: status >= 500 ? 'The server failed to answer this request.' : (error as Error).message, code: status >= 500 ? 'internal' : 'invalid_argument' });
+  });
+}
+
+function requestIds(): () => string {
+  const start = Date.now().toString(36);
+  let count = 0;
+  return () => `${start}-${(++count).toString(36)}`;
+}

@@ -1,0 +1,117 @@
+import { ServerResponse, type IncomingHttpHeaders, type IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { PaddockError } from '../core/errors.ts';
+import { forwardRequest, forwardUpgrade } from './forward.ts';
+
+/** A program inside a sandbox, and the part of the request that is its own. */
+export interface PortTarget {
+  /** The sandbox as the client wrote it. */
+  readonly sandbox: string;
+  /** The port as the client wrote it. */
+  readonly port: string;
+  /** Path and query for the program: the client's own bytes, beginning with a slash. */
+  readonly path: string;
+  /** What was taken off in front of the path; shown to the program as `X-Forwarded-Prefix`. Empty when nothing was. */
+  readonly prefix: string;
+}
+
+/** One way to name a port of a sandbox, with its own authentication and error shape. Each wire gives one. */
+export interface Entrance {
+  /** The target a request names, or null when the request is for somebody else. */
+  claims(request: IncomingMessage): PortTarget | null;
+  /** A connection to the program. Throws what `failure` can present: no key, no sandbox, a bad port, nothing listening. */
+  open(target: PortTarget, headers: IncomingHttpHeaders, signal: AbortSignal): Promise<{ readonly tunnel: Duplex; readonly port: number }>;
+  /** Headers, in lower case, that are for Paddock and never reach the program. */
+  privateHeaders(headers: IncomingHttpHeaders): ReadonlySet<string>;
+  failure(error: unknown): { readonly status: number; readonly headers: Readonly<Record<string, string>>; readonly body: object };
+}
+
+/**
+ * HTTP and WebSocket traffic from outside to programs inside sandboxes. Runs before the router: the router would decode the path, and the
+ * path is not ours.
+ */
+export class DataPlane {
+  readonly #entrances: readonly Entrance[];
+  readonly #upgraded = new Set<Duplex>();
+
+  constructor(entrances: readonly Entrance[]) {
+    this.#entrances = entrances;
+  }
+
+  claims(request: IncomingMessage): boolean {
+    return this.#find(request) !== null;
+  }
+
+  /** Answers a request if it is for a port of a sandbox; false when it is not. */
+  handle(request: IncomingMessage, response: ServerResponse): boolean {
+    const found = this.#find(request);
+    if (found === null) return false;
+    void this.#serve(found, request, response);
+    return true;
+  }
+
+  /** Takes over a connection that asks for another protocol. */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    socket.on('error', () => socket.destroy()); // the client is gone; 'close' tells the rest
+    const found = this.#find(request);
+    if (found === null) {
+      socket.destroy();
+      return;
+    }
+    this.#upgraded.add(socket);
+    socket.once('close', () => this.#upgraded.delete(socket));
+    void this.#serveUpgrade(found, request, socket, head);
+  }
+
+  /** Cuts the upgraded connections, which the HTTP server no longer knows of. */
+  close(): void {
+    for (const socket of this.#upgraded) socket.destroy();
+  }
+
+  #find(request: IncomingMessage): { entrance: Entrance; target: PortTarget } | null {
+    for (const entrance of this.#entrances) {
+      const target = entrance.claims(request);
+      if (target !== null) return { entrance, target };
+    }
+    return null;
+  }
+
+  async #serve({ entrance, target }: { entrance: Entrance; target: PortTarget }, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const left = new AbortController();
+    response.once('close', () => left.abort());
+    try {
+      const { tunnel, port } = await entrance.open(target, request.headers, left.signal);
+      await forwardRequest({ request, response, tunnel, port, target, withhold: entrance.privateHeaders(request.headers) });
+    } catch (error) {
+      if (!left.signal.aborted) sendFailure(entrance, error, response);
+    }
+  }
+
+  async #serveUpgrade({ entrance, target }: { entrance: Entrance; target: PortTarget }, request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    const left = new AbortController();
+    socket.once('close', () => left.abort());
+    try {
+      const { tunnel, port } = await entrance.open(target, request.headers, left.signal);
+      await forwardUpgrade({ request, socket, head, tunnel, port, target, withhold: entrance.privateHeaders(request.headers) });
+    } catch (error) {
+      if (left.signal.aborted) return;
+      // The HTTP server has let go of this connection, so the answer needs a response of its own.
+      const response = new ServerResponse(request);
+      response.shouldKeepAlive = false;
+      response.assignSocket(socket as never);
+      response.once('finish', () => socket.end());
+      sendFailure(entrance, error, response);
+    }
+  }
+}
+
+function sendFailure(entrance: Entrance, error: unknown, response: ServerResponse): void {
+  if (response.headersSent) {
+    response.destroy(); // a cut answer must not look like a complete one
+    return;
+  }
+  const { status, headers, body } = entrance.failure(PaddockError.from(error));
+  const text = JSON.stringify(body);
+  response.writeHead(status, { ...headers, 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(text) });
+  response.end(text);
+}

@@ -1,0 +1,41 @@
+import type { FastifyInstance, FastifyBaseLogger, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerDefault } from 'fastify';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type { Access } from '../../core/access.ts';
+import type { Clock } from '../../core/clock.ts';
+import type { Files } from '../../core/files.ts';
+import type { Ports } from '../../core/ports.ts';
+import type { Processes } from '../../core/processes.ts';
+import type { Sandboxes } from '../../core/sandboxes.ts';
+import type { TemplateCatalog } from '../../core/template.ts';
+import type { Tokens } from '../../core/tokens.ts';
+import type { Stopping } from '../stopping.ts';
+import type { Cursors } from './cursor.ts';
+import type { Idempotency } from './idempotency.ts';
+import type { Presenter } from './present.ts';
+
+/** What this wire needs of the rest of the server. */
+export interface DeclawDependencies {
+  readonly access: Access;
+  readonly sandboxes: Sandboxes;
+  readonly processes: Processes;
+  readonly files: Files;
+  readonly ports: Ports;
+  readonly templates: TemplateCatalog;
+  readonly tokens: Tokens;
+  readonly clock: Clock;
+  /** Shown as `sandbox_domain`. */
+  readonly domain: string;
+  /** Seals the cursors of listings; at least 32 bytes, the same after a restart. */
+  readonly cursorKey: Buffer;
+  readonly stopping: Stopping;
+}
+
+/** The same with what the routes share. */
+export interface RouteDependencies extends DeclawDependencies {
+  readonly present: Presenter;
+  readonly cursors: Cursors;
+  readonly idempotency: Idempotency;
+}
+
+/** A fastify scope whose handlers get their types from the TypeBox schemas. */
+export type Scope = FastifyInstance<RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression, FastifyBaseLogger, TypeBoxTypeProvider>;

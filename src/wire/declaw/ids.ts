@@ -1,0 +1,27 @@
+import { PaddockError } from '../../core/errors.ts';
+import { parseSandboxId, parseShortId, type SandboxRef } from '../../core/ids.ts';
+import type { Sandbox } from '../../core/sandbox.ts';
+
+const prefix = 'sbx-';
+
+/** How this wire names a sandbox: `sbx-` and its short id. Must match the SDKs' `^[a-zA-Z0-9_-]+$`. */
+export function publicId(sandbox: Pick<Sandbox, 'shortId'>): string {
+  return prefix + sandbox.shortId;
+}
+
+/**
+ * The sandbox a path names: `sbx-…`, or the UUID that other wires show.
+ *
+ * @throws PaddockError `not_found` for anything else; a malformed id names no sandbox.
+ */
+export function parsePublicId(text: string): SandboxRef {
+  const shortId = text.startsWith(prefix) ? parseShortId(text.slice(prefix.length)) : null;
+  if (shortId !== null) return { shortId };
+  const id = parseSandboxId(text);
+  if (id !== null) return { id };
+  throw sandboxNotFound(text);
+}
+
+export function sandboxNotFound(text: string): PaddockError {
+  return new PaddockError('not_found', `Sandbox ${text} not found`);
+}

@@ -1,0 +1,77 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { PaddockError } from '../../core/errors.ts';
+import { leaveBodiesUnread, readBodiesAsJson } from '../json-body.ts';
+import { compileValidator } from '../validation.ts';
+import { authenticate } from './authenticate.ts';
+import { Cursors } from './cursor.ts';
+import type { DeclawDependencies, RouteDependencies, Scope } from './dependencies.ts';
+import { answerTo } from './errors.ts';
+import { Idempotency } from './idempotency.ts';
+import { parsePublicId, sandboxNotFound } from './ids.ts';
+import { Presenter } from './present.ts';
+import { commandRoutes } from './routes/commands.ts';
+import { fileRoutes } from './routes/files.ts';
+import { ptyRoutes } from './routes/pty.ts';
+import { sandboxRoutes } from './routes/sandboxes.ts';
+import { stdioRoutes } from './routes/stdio.ts';
+import { templateRoutes } from './routes/templates.ts';
+import { unavailableRoutes } from './routes/unavailable.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The body of a create as it came, for the echo. */
+    received: Readonly<Record<string, unknown>>;
+  }
+}
+
+/**
+ * The Declaw wire as a fastify plugin: every endpoint of its contract, in its own scope with its own authentication, validation and
+ * error shape. Translates; the rules are in the core.
+ */
+export async function declawWire(instance: FastifyInstance, given: DeclawDependencies): Promise<void> {
+  const app = instance as Scope;
+  const deps: RouteDependencies = {
+    ...given,
+    present: new Presenter(given.tokens, given.domain),
+    cursors: new Cursors(given.cursorKey),
+    idempotency: new Idempotency(() => given.clock.now()),
+  };
+  app.decorateRequest('received');
+  app.setValidatorCompiler(compileValidator);
+  // Answers are built by hand in one place each; response schemas would only copy them once more.
+  app.setSerializerCompiler(() => JSON.stringify);
+  app.setErrorHandler(async (error, request, reply) => sendError(await explained(deps, error, request), request, reply));
+  app.addHook('onRequest', async (request) => {
+    request.principal = await authenticate(deps.access, request.headers);
+  });
+  readBodiesAsJson(app);
+
+  sandboxRoutes(app, deps);
+  commandRoutes(app, deps);
+  stdioRoutes(app, deps);
+  ptyRoutes(app, deps);
+  fileRoutes(app, deps);
+  templateRoutes(app, deps);
+  await app.register(async (scope) => {
+    leaveBodiesUnread(scope); // archives, for example: refused without being read
+    unavailableRoutes(scope as Scope);
+  });
+}
+
+/** The core says that something is missing; which sandbox it was, in the words of this wire, is known here. */
+async function explained(deps: RouteDependencies, error: unknown, request: FastifyRequest): Promise<unknown> {
+  const id = (request.params as { id?: string } | undefined)?.id;
+  if (!(error instanceof PaddockError) || error.code !== 'not_found' || id === undefined) return error;
+  try {
+    await deps.sandboxes.get(request.principal, parsePublicId(id));
+    return error; // the sandbox is there: it is a file or process that is missing
+  } catch (reason) {
+    return PaddockError.from(reason).code === 'not_found' ? sandboxNotFound(id) : reason;
+  }
+}
+
+function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const answer = answerTo(error, request.id);
+  if (answer.status >= 500) request.log.error({ err: error, status: answer.status, route: request.routeOptions.url }, 'a request failed');
+  return reply.code(answer.status).headers(answer.headers).send(answer.body);
+}

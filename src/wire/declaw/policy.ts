@@ -1,0 +1,77 @@
+import { Compile } from 'typebox/compile';
+import type { NetworkRequest, PolicyRequest, SecurityRequest } from '../../core/policy.ts';
+import { PaddockError } from '../../core/errors.ts';
+import { describeFindings } from '../validation.ts';
+import { withoutNulls } from './nulls.ts';
+import { SecurityPolicy, type NetworkBody, type SecurityPolicyBody } from './schemas/security.ts';
+import type { CreateBodyType } from './schemas/sandboxes.ts';
+
+const policySchema = Compile(SecurityPolicy);
+
+/**
+ * The rules that a create asks for, in the words of the core: envelopes, shorthands, aliases and defaults taken apart.
+ *
+ * @throws PaddockError `invalid_argument` with the path of the field and what is allowed.
+ */
+export function policyRequest(body: CreateBodyType): PolicyRequest {
+  return {
+    ...(body.network === undefined ? {} : { network: networkRequest(body.network) }),
+    ...(body.security === undefined ? {} : { security: readSecurity(body.security) }),
+    ...(body.vault_refs === undefined ? {} : { vaultRefs: body.vault_refs }),
+    ...(body.volumes === undefined ? {} : { volumes: body.volumes }),
+  };
+}
+
+/** A `security` value in either envelope: the policy itself, or its JSON text under `policy_json`. */
+export function readSecurity(received: unknown): SecurityRequest {
+  const policy = withoutNulls(openEnvelope(received));
+  if (!policySchema.Check(policy)) throw describeFindings(policySchema.Errors(policy), 'security');
+  return securityRequest(policy);
+}
+
+function openEnvelope(received: unknown): unknown {
+  const text = (received as { policy_json?: unknown }).policy_json;
+  if (typeof text !== 'string') return received;
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new PaddockError('invalid_argument', 'security.policy_json must be the JSON text of a policy, but is not valid JSON.', { field: 'security.policy_json' });
+  }
+}
+
+function securityRequest(policy: SecurityPolicyBody): SecurityRequest {
+  const { pii, injection_defense: injection, audit, env_security: env, network } = policy;
+  return {
+    pii: on(pii),
+    injectionDefense: typeof injection === 'boolean' ? { enabled: injection } : scoped(injection),
+    transformations: policy.transformations ?? [],
+    audit: typeof audit === 'boolean' ? { enabled: audit } : { enabled: audit?.enabled ?? true },
+    envSecurity: {
+      ...(env?.mask_patterns === undefined ? {} : { maskPatterns: env.mask_patterns }),
+      ...(env?.sensitive_vars === undefined ? {} : { sensitiveVars: env.sensitive_vars }),
+    },
+    ...(network === undefined ? {} : { network: networkRequest(network) }),
+    toxicity: on(policy.toxicity),
+    codeSecurity: on(policy.code_security),
+    invisibleText: on(policy.invisible_text),
+    contentGate: scoped(policy.content_gate),
+    customPolicy: on(policy.custom_policy),
+  };
+}
+
+function networkRequest(network: NetworkBody): NetworkRequest {
+  return {
+    ...(network.allow_out === undefined ? {} : { allowOut: network.allow_out }),
+    ...(network.deny_out === undefined ? {} : { denyOut: network.deny_out }),
+    ...(network.allow_public_traffic === undefined ? {} : { allowPublicTraffic: network.allow_public_traffic }),
+    ...(network.mask_request_host === undefined ? {} : { maskRequestHost: network.mask_request_host }),
+  };
+}
+
+function on(section: { enabled?: boolean } | undefined): { enabled: boolean } {
+  return { enabled: section?.enabled ?? false };
+}
+
+function scoped(section: { enabled?: boolean; domains?: string[] } | undefined): { enabled: boolean; domains?: readonly string[] } {
+  return { ...on(section), ...(section?.domains === undefined ? {} : { domains: section.domains }) };
+}

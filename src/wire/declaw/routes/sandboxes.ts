@@ -1,0 +1,103 @@
+import { Type } from 'typebox';
+import { PaddockError } from '../../../core/errors.ts';
+import type { Principal } from '../../../core/principal.ts';
+import { callerSignal } from '../../caller.ts';
+import { createInput } from '../create.ts';
+import type { RouteDependencies, Scope } from '../dependencies.ts';
+import { parsePublicId, sandboxNotFound } from '../ids.ts';
+import { parseListQuery, type RawQuery } from '../list-query.ts';
+import { withoutNulls } from '../nulls.ts';
+import { AsyncQuery, SandboxParams } from '../schemas/common.ts';
+import { CreateBody, KillManyBody, TimeoutBody } from '../schemas/sandboxes.ts';
+
+/** How many sandboxes of one kill-many are ended at the same time. */
+const killsAtOnce = 16;
+
+/** Create, look up, list, end, and what belongs to the life of a sandbox (contract, section 2.1). */
+export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
+  const { sandboxes, present, cursors, idempotency } = deps;
+
+  app.post(
+    '/sandboxes',
+    {
+      schema: { body: CreateBody },
+      preValidation: async (request) => {
+        request.received = request.body as Record<string, unknown>;
+        request.body = withoutNulls(request.body) as typeof request.body;
+      },
+    },
+    async (request, reply) => {
+      const key = request.headers['idempotency-key'];
+      const created = await idempotency.once(request.principal.teamId, typeof key === 'string' ? key : undefined, request.received, async () => {
+        const sandbox = await sandboxes.create(request.principal, createInput(request.body, request.received), callerSignal(reply));
+        return present.sandbox(sandbox);
+      });
+      return reply.code(201).send(created);
+    },
+  );
+
+  app.get('/sandboxes', async (request) => {
+    const page = await sandboxes.list(request.principal, parseListQuery(request.query as RawQuery, cursors));
+    const last = page.items.at(-1);
+    return {
+      sandboxes: page.items.map((each) => present.sandbox(each)),
+      next_token: page.more && last !== undefined ? cursors.write(last) : null,
+      total: page.total,
+    };
+  });
+
+  app.get('/sandboxes/:id', { schema: { params: SandboxParams } }, async (request) =>
+    present.sandboxWithResources(await sandboxes.get(request.principal, parsePublicId(request.params.id))),
+  );
+
+  app.delete('/sandboxes/:id', { schema: { params: SandboxParams, querystring: AsyncQuery } }, async (request, reply) => {
+    const ref = parsePublicId(request.params.id);
+    if (request.query.async !== 'true') return { killed: (await sandboxes.kill(request.principal, ref)).killed };
+    await sandboxes.killLater(request.principal, ref);
+    return reply.code(202).send({ queued: true });
+  });
+
+  app.post('/sandboxes/kill-many', { schema: { body: KillManyBody, querystring: AsyncQuery } }, async (request, reply) => {
+    const later = request.query.async === 'true';
+    const results = await killMany(request.principal, request.body.sandbox_ids, later);
+    return reply.code(later ? 202 : 200).send({ results });
+  });
+
+  app.get('/sandboxes/:id/status', { schema: { params: SandboxParams } }, async (request) => {
+    const sandbox = await sandboxes.get(request.principal, parsePublicId(request.params.id));
+    return { is_running: sandbox.state === 'running' };
+  });
+
+  app.patch('/sandboxes/:id/timeout', { schema: { params: SandboxParams, body: TimeoutBody } }, async (request) => {
+    await sandboxes.setTimeout(request.principal, parsePublicId(request.params.id), request.body.timeout);
+    return { ok: true };
+  });
+
+  app.get('/sandboxes/:id/metrics', { schema: { params: SandboxParams, querystring: Type.Object({}) } }, async (request) => {
+    const samples = (await sandboxes.metrics(request.principal, parsePublicId(request.params.id))).map((each) => present.usage(each));
+    // The Go client decodes one object where the others decode a list; it does not say so except by its name.
+    return request.headers['user-agent']?.startsWith('Go-http-client/') ? samples[0] : samples;
+  });
+
+  async function killMany(principal: Principal, ids: readonly string[], later: boolean): Promise<Record<string, object>> {
+    const results: [string, object][] = [];
+    const waiting = [...new Set(ids)];
+    const worker = async (): Promise<void> => {
+      for (let id = waiting.pop(); id !== undefined; id = waiting.pop()) results.push([id, await killOne(principal, id, later)]);
+    };
+    await Promise.all(Array.from({ length: Math.min(killsAtOnce, waiting.length) }, worker));
+    return Object.fromEntries(results);
+  }
+
+  async function killOne(principal: Principal, id: string, later: boolean): Promise<object> {
+    try {
+      const ref = parsePublicId(id);
+      if (!later) return { killed: (await sandboxes.kill(principal, ref)).killed };
+      await sandboxes.killLater(principal, ref);
+      return { queued: true };
+    } catch (reason) {
+      const error = PaddockError.from(reason);
+      return { error: error.code === 'not_found' ? sandboxNotFound(id).message : error.message };
+    }
+  }
+}

@@ -1,0 +1,41 @@
+import type { HTTPMethods } from 'fastify';
+import { PaddockError } from '../../../core/errors.ts';
+import type { Scope } from '../dependencies.ts';
+
+/**
+ * Endpoints of the contract that this version does not have yet. They answer 422 after authentication: a 5xx would be repeated by
+ * the SDKs, and a 404 would say that the sandbox is missing.
+ */
+const unavailable: readonly (readonly [what: string, methods: readonly HTTPMethods[], paths: readonly string[]])[] = [
+  ['Pausing and resuming sandboxes', ['POST'], ['/sandboxes/:id/pause', '/sandboxes/:id/resume']],
+  ['Snapshots of sandboxes', ['GET', 'POST'], ['/sandboxes/:id/snapshots']],
+  ['Snapshots of sandboxes', ['POST'], ['/sandboxes/:id/snapshot', '/sandboxes/:id/restore']],
+  ['Snapshots of sandboxes', ['DELETE'], ['/sandboxes/:id/snapshots/:snapshotId']],
+  ['Snapshots of sandboxes', ['GET'], ['/snapshots']],
+  ['The audit trail', ['GET'], ['/sandboxes/:id/audit']],
+  ['Volumes', ['POST'], ['/sandboxes/:id/volumes/:volumeId/commit', '/sandboxes/:id/volumes/snapshot']],
+  ['Volumes', ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'], ['/volumes', '/volumes/*']],
+  ['Building templates', ['POST'], ['/templates/build', '/templates/:templateId/rebuild']],
+  ['Building templates', ['GET'], ['/templates/builds/:buildId']],
+  ['Deleting templates', ['DELETE'], ['/templates/:templateId']],
+  ['The vault and its teams', ['GET', 'POST', 'DELETE'], ['/teams', '/teams/*']],
+  ['The vault and its teams', ['GET'], ['/vault/presets']],
+  ['Governance packs', ['GET'], ['/governance/packs', '/governance/packs/:name']],
+  ['Accounts', ['GET'], ['/auth/me']],
+  ['Accounts', ['GET', 'POST', 'DELETE'], ['/accounts', '/accounts/*']],
+];
+
+/** Answers for what comes with a later version. */
+export function unavailableRoutes(app: Scope): void {
+  for (const [what, methods, paths] of unavailable) {
+    for (const url of paths) {
+      app.route({
+        url,
+        method: [...methods],
+        handler: async () => {
+          throw new PaddockError('unprocessable', `${what}: not available in this version of Paddock.`);
+        },
+      });
+    }
+  }
+}

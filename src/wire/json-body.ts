@@ -1,0 +1,74 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { Readable } from 'node:stream';
+import { PaddockError } from '../core/errors.ts';
+
+/** Bytes of a JSON body; above it the answer is 413. */
+export const jsonBodyLimit = 10 * 1024 * 1024;
+
+/**
+ * Makes a scope read every body as JSON, whatever its content type says; clients of all ages send JSON with and without one. An
+ * empty body is an empty object, because the SDKs send nothing where nothing is required.
+ *
+ * Reads the body itself instead of letting fastify do it: fastify closes the connection after a refused body while the client
+ * still sends, and the client then sees a reset instead of the 413. Here the rest is read and thrown away.
+ */
+export function readBodiesAsJson(scope: FastifyInstance): void {
+  scope.removeAllContentTypeParsers();
+  scope.addContentTypeParser('*', (_request: FastifyRequest, payload: Readable, done) => {
+    readJson(payload).then(
+      (value) => done(null, value),
+      // Handed on as a value and thrown by the hook below, for the reason given above.
+      (error: unknown) => done(null, new RefusedBody(PaddockError.from(error))),
+    );
+  });
+  scope.addHook('preValidation', async (request) => {
+    if (request.body instanceof RefusedBody) throw request.body.reason;
+    if (request.body === undefined || request.body === null) request.body = {};
+  });
+}
+
+/** Makes a scope leave bodies alone: the handler takes `request.raw` as a stream. */
+export function leaveBodiesUnread(scope: FastifyInstance): void {
+  scope.removeAllContentTypeParsers();
+  scope.addContentTypeParser('*', (_request: FastifyRequest, _payload: Readable, done) => done(null, undefined));
+}
+
+class RefusedBody {
+  readonly reason: PaddockError;
+  constructor(reason: PaddockError) {
+    this.reason = reason;
+  }
+}
+
+async function readJson(payload: Readable): Promise<unknown> {
+  const bytes = await readAll(payload, jsonBodyLimit);
+  if (bytes.length === 0) return undefined;
+  try {
+    return JSON.parse(bytes.toString('utf8'));
+  } catch {
+    throw new PaddockError('invalid_argument', 'The body is not valid JSON.');
+  }
+}
+
+/** The whole of a stream; `too_large` as soon as it is longer than `limit`, and then the rest is drained. */
+function readAll(payload: Readable, limit: number): Promise<Buffer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
+  const chunks: Buffer[] = [];
+  let length = 0;
+  const onData = (chunk: Buffer): void => {
+    length += chunk.length;
+    if (length <= limit) {
+      chunks.push(chunk);
+      return;
+    }
+    chunks.length = 0;
+    payload.off('data', onData);
+    payload.resume();
+    reject(new PaddockError('too_large', `The JSON body is larger than ${limit / 1024 / 1024} MiB. Send large files with PUT /files/raw.`));
+  };
+  payload.on('data', onData);
+  payload.once('end', () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, length)));
+  payload.once('error', reject);
+  payload.once('close', () => reject(new PaddockError('invalid_argument', 'The connection was closed before the whole body had arrived.')));
+  return promise;
+}
