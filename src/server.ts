@@ -1,4 +1,4 @@
-import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify';
 import { createServer, type IncomingMessage } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { listRoutes, type RouteTable } from './wire/route-table.ts';
@@ -41,7 +41,7 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
   const dataPlane = new DataPlane([new PortEntrance(deps)]);
   const app = Fastify({
     loggerInstance: deps.log,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     genReqId: requestIds(),
     exposeHeadRoutes: false, // a HEAD of a stream or a file would do all the work of a GET
     requestTimeout: 0, // uploads and streams take as long as they take
