@@ -57,7 +57,7 @@ async function install(packages, note) {
     await update(note);
     updated = true;
   }
-  const args = ['-qq', '-y', '-o', `DPkg::Lock::Timeout=${LOCK_SECONDS}`, 'install', '--no-install-recommends', ...packages];
+  const args = ['-q', '-y', '-o', `DPkg::Lock::Timeout=${LOCK_SECONDS}`, 'install', '--no-install-recommends', ...packages];
   try {
     await aptGet(args, note);
   } catch (error) {
