@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import {
+  ALL_TRAFFIC,
+  createAuditConfig,
+  createCodeSecurityConfig,
+  createContentGateConfig,
+  createEnvSecurityConfig,
+  createInjectionDefenseConfig,
+  createInvisibleTextConfig,
+  createNetworkPolicy,
+  createPIIConfig,
+  createSecurityPolicy,
+  createToxicityConfig,
+  createTransformationRule,
+  fullInjectionDefensePolicy,
+  InvalidArgumentError,
+  Sandbox,
+  securityPolicyToJSON,
+  type SandboxOpts,
+  type SecurityPolicy,
+} from '@declaw/sdk';
+import { serverOfThisFile } from '../harness/server.ts';
+
+const server = serverOfThisFile();
+
+/** Policies that ask for nothing that is not in force already. */
+const harmless: [string, SecurityPolicy][] = [
+  ['the default policy', createSecurityPolicy()],
+  ['everything present and switched off', createSecurityPolicy({ pii: createPIIConfig(), injectionDefense: createInjectionDefenseConfig(), toxicity: createToxicityConfig(), codeSecurity: createCodeSecurityConfig(), invisibleText: createInvisibleTextConfig(), contentGate: createContentGateConfig(), transformations: [] })],
+  ['injection defence without domains, which scans nothing', createSecurityPolicy({ injectionDefense: createInjectionDefenseConfig({ enabled: true, action: 'block', injectionMode: 'balanced', judge: { enabled: true } }) })],
+  ['injection defence as a switch', createSecurityPolicy({ injectionDefense: true })],
+  ['a content gate without domains, which intercepts nothing', createSecurityPolicy({ contentGate: createContentGateConfig({ enabled: true }) })],
+  ['no audit', createSecurityPolicy({ audit: createAuditConfig({ enabled: false }) })],
+  ['other patterns of what to mask', createSecurityPolicy({ envSecurity: createEnvSecurityConfig({ maskPatterns: ['PRIVATE_*'] }) })],
+  ['a network that denies everything', createSecurityPolicy({ network: createNetworkPolicy({ denyOut: [ALL_TRAFFIC] }) })],
+];
+
+/** Policies that want something this version cannot enforce, and the field that must be named. */
+const unenforceable: [string, SecurityPolicy][] = [
+  ['security.pii', createSecurityPolicy({ pii: createPIIConfig({ enabled: true }) })],
+  ['security.pii', createSecurityPolicy({ pii: createPIIConfig({ enabled: true, action: 'log_only', types: [] }) })],
+  ['security.injection_defense', createSecurityPolicy({ injectionDefense: createInjectionDefenseConfig({ enabled: true, domains: ['api.example.com'] }) })],
+  ['security.transformations', createSecurityPolicy({ transformations: [createTransformationRule({ match: 'a', replace: 'b' })] })],
+  ['security.toxicity', createSecurityPolicy({ toxicity: createToxicityConfig({ enabled: true }) })],
+  ['security.code_security', createSecurityPolicy({ codeSecurity: createCodeSecurityConfig({ enabled: true }) })],
+  ['security.invisible_text', createSecurityPolicy({ invisibleText: createInvisibleTextConfig({ enabled: true }) })],
+  ['security.content_gate', createSecurityPolicy({ contentGate: createContentGateConfig({ enabled: true, domains: ['*.example.com'] }) })],
+  ['security.custom_policy', fullInjectionDefensePolicy()],
+];
+
+test('policies that ask for nothing are accepted and echoed as they were sent, as text and as object', async () => {
+  for (const [name, policy] of harmless) {
+    const object = securityPolicyToJSON(policy);
+    for (const security of [object, { policy_json: JSON.stringify(object) }]) {
+      const { status, json } = await server.call('POST', '/sandboxes', { json: { security } });
+      assert.equal(status, 201, `${name}: ${JSON.stringify(json)}`);
+      assert.deepEqual(json.security, security, name);
+      assert.deepEqual((await server.call('GET', `/sandboxes/${json.sandbox_id}`)).json.security, security, name);
+      await Sandbox.kill(json.sandbox_id);
+    }
+  }
+});
+
+test('the SDK creates with each of them', async () => {
+  for (const [name, security] of harmless) {
+    const sandbox = await Sandbox.create({ security });
+    assert.equal((await sandbox.commands.run('echo runs')).stdout, 'runs\n', name);
+    await sandbox.kill();
+  }
+});
+
+test('what cannot be enforced yet is refused by name, as text and as object, and leaves nothing', async () => {
+  const total = async (): Promise<number> => (await server.call('GET', '/sandboxes?state=all')).json.total;
+  const before = await total();
+  for (const [field, policy] of unenforceable) {
+    const object = securityPolicyToJSON(policy);
+    for (const security of [object, { policy_json: JSON.stringify(object) }]) {
+      const { status, json } = await server.call('POST', '/sandboxes', { json: { security } });
+      assert.equal(status, 400, field);
+      assert.ok(json.message.includes(field), `${field}: ${json.message}`);
+    }
+    await assert.rejects(Sandbox.create({ security: policy }), (error) => error instanceof InvalidArgumentError && error.message.includes(field), field);
+  }
+  assert.equal(await total(), before);
+});
+
+test('network rules: denials hold already, permissions are refused by name', async () => {
+  const accepted: SandboxOpts[] = [
+    { allowInternetAccess: false },
+    { network: { allowOut: [], denyOut: ['0.0.0.0/0'], allowPublicTraffic: true } },
+    { network: { allowOut: [], denyOut: ['*'], allowPublicTraffic: true } },
+    { network: { allowOut: [], denyOut: ['ALL_TRAFFIC'], allowPublicTraffic: true } },
+    { network: { allowOut: [], denyOut: ['10.0.0.0/8', 'example.com', '*.example.org', '1.2.3.4', '~^ads\\.'], allowPublicTraffic: true } },
+  ];
+  for (const options of accepted) await (await Sandbox.create(options)).kill();
+
+  const refused: [unknown, RegExp][] = [
+    [{ network: { allow_out: ['example.com'] } }, /network\.allow_out/],
+    [{ network: { allow_out: ['0.0.0.0/0'] } }, /network\.allow_out/],
+    [{ network: { mask_request_host: 'example.com' } }, /network\.mask_request_host/],
+    [{ network: { deny_out: ['999.1.1.1'] } }, /network\.deny_out/],
+    [{ network: { deny_out: ['10.0.0.0/33'] } }, /network\.deny_out/],
+    [{ network: { deny_out: [''] } }, /network\.deny_out/],
+    [{ security: { network: { allow_out: ['example.com'] } } }, /security\.network\.allow_out/],
+    [{ vault_refs: { OPENAI_API_KEY: 'vault://t/prod/openai' } }, /vault_refs/],
+    [{ volumes: [{ volume_id: 'vol-1', mount_path: '/data' }] }, /volumes/],
+  ];
+  for (const [json, named] of refused) {
+    const answer = await server.call('POST', '/sandboxes', { json });
+    assert.equal(answer.status, 400, JSON.stringify(json));
+    assert.match(answer.json.message, named);
+  }
+});
+
+test('exact lists and empty requests are echoed', async () => {
+  const network = { deny_out: ['10.0.0.0/8', 'example.com'], allow_public_traffic: false };
+  const { json } = await server.call('POST', '/sandboxes', { json: { network, volumes: [], vault_refs: {}, security: {} } });
+  assert.deepEqual(json.network, network);
+  assert.deepEqual(json.security, {});
+  await Sandbox.kill(json.sandbox_id);
+});
+
+test('with a policy, values of variables that look like secrets are masked in answers, not inside', async () => {
+  const envs = { OPENAI_API_KEY: 'sk-secret-value', MODE: 'fast' };
+  const plain = await server.call('POST', '/sandboxes', { json: { envs } });
+  assert.deepEqual(plain.json.envs, envs);
+  const masked = await server.call('POST', '/sandboxes', { json: { envs, security: securityPolicyToJSON(createSecurityPolicy()) } });
+  assert.equal(masked.json.envs.MODE, 'fast');
+  assert.ok(!JSON.stringify(masked.json).includes('sk-secret-value'));
+  const listed = await server.call('GET', '/sandboxes');
+  assert.equal(listed.json.sandboxes.filter((each: object) => JSON.stringify(each).includes('sk-secret-value')).length, 1);
+  const inside = await (await Sandbox.connect(masked.json.sandbox_id)).commands.run('echo $OPENAI_API_KEY');
+  assert.equal(inside.stdout, 'sk-secret-value\n');
+  await Sandbox.killMany([plain.json.sandbox_id, masked.json.sandbox_id]);
+});
+
+test('values of envs are not readable in the data directory', async () => {
+  const { execFile } = await import('node:child_process');
+  const { promisify } = await import('node:util');
+  const secret = 'sealed-at-rest-4f9a';
+  const sandbox = await Sandbox.create({ envs: { TOKEN: secret } });
+  const found = await promisify(execFile)('grep', ['-rlF', '--binary-files=text', secret, server.dataDir]).catch((error: { stdout: string }) => error);
+  assert.equal(found.stdout, '');
+  await sandbox.kill();
+});
