@@ -20,11 +20,12 @@ interface Forwarding {
  */
 export async function forwardRequest({ response, ...forwarding }: Forwarding & { readonly response: ServerResponse }): Promise<void> {
   const { request, tunnel } = forwarding;
+  if (!tie(tunnel, response)) return;
   const upstream = openUpstream(forwarding, false);
   // Not stream.pipeline: a program may answer and close before it has read all, and its answer must still get out.
   request.pipe(upstream);
-  response.once('close', () => tunnel.destroy());
-  const answer = await answerOf(upstream);
+  const answer = await outcomeOf(upstream);
+  if (answer instanceof Switch) throw new PaddockError('not_listening', 'The program on this port switched to another protocol without being asked.');
   request.once('error', () => tunnel.destroy());
   response.writeHead(answer.statusCode!, answer.statusMessage, answerHeaders(answer.rawHeaders));
   response.flushHeaders(); // streams of events begin long before their first byte
@@ -36,19 +37,28 @@ export async function forwardRequest({ response, ...forwarding }: Forwarding & {
 /** Hands a connection over to the program, when the program agrees to the other protocol; else sends its answer and closes. */
 export async function forwardUpgrade({ socket, head, ...forwarding }: Forwarding & { readonly socket: Duplex; readonly head: Buffer }): Promise<void> {
   const { tunnel } = forwarding;
-  socket.once('close', () => tunnel.destroy());
+  if (!tie(tunnel, socket)) return;
   const upstream = openUpstream(forwarding, true);
   upstream.end();
-  const outcome = await Promise.race([switched(upstream), answerOf(upstream)]);
-  const { answer, rest } = 'answer' in outcome ? outcome : { answer: outcome, rest: null };
-  socket.write(head101(answer));
-  if (rest === null) {
-    await finished(answer, socket);
+  const outcome = await outcomeOf(upstream);
+  if (!(outcome instanceof Switch)) {
+    socket.write(answerHead(outcome, false));
+    outcome.pipe(socket);
+    outcome.once('error', () => socket.destroy());
     return;
   }
-  if (rest.length > 0) socket.write(rest);
+  socket.write(answerHead(outcome.answer, true));
+  if (outcome.rest.length > 0) socket.write(outcome.rest);
   if (head.length > 0) tunnel.write(head);
-  await Promise.all([finished(socket, tunnel), finished(tunnel, socket)]);
+  join(socket, tunnel);
+}
+
+/** Lets the tunnel live no longer than the client; false when the client has gone already. */
+function tie(tunnel: Duplex, client: ServerResponse | Duplex): boolean {
+  tunnel.on('error', () => tunnel.destroy()); // whoever waits hears of it in another way; unheard, it would end the server
+  if (client.destroyed) tunnel.destroy();
+  else client.once('close', () => tunnel.destroy());
+  return !client.destroyed;
 }
 
 function openUpstream(forwarding: Forwarding, upgrade: boolean): ClientRequest {
@@ -64,22 +74,28 @@ function openUpstream(forwarding: Forwarding, upgrade: boolean): ClientRequest {
   return upstream;
 }
 
-function answerOf(upstream: ClientRequest): Promise<IncomingMessage> {
+/** The program's agreement to another protocol, with the bytes that came right behind it. */
+class Switch {
+  readonly answer: IncomingMessage;
+  readonly rest: Buffer;
+  constructor(answer: IncomingMessage, rest: Buffer) {
+    this.answer = answer;
+    this.rest = rest;
+  }
+}
+
+function outcomeOf(upstream: ClientRequest): Promise<IncomingMessage | Switch> {
+  const noAnswer = (why: string, cause?: Error): PaddockError => new PaddockError('not_listening', `The program on this port gave no HTTP answer: ${why}.`, {}, { cause });
   return new Promise((resolve, reject) => {
     upstream.once('response', resolve);
-    upstream.once('error', (cause) => reject(new PaddockError('not_listening', `The program on this port closed the connection or does not speak HTTP: ${cause.message}.`, {}, { cause })));
+    upstream.once('upgrade', (answer, _socket, rest) => resolve(new Switch(answer, rest)));
+    upstream.once('error', (error) => reject(noAnswer(error.message, error)));
+    upstream.once('close', () => reject(noAnswer('it closed the connection')));
   });
 }
 
-function switched(upstream: ClientRequest): Promise<{ answer: IncomingMessage; rest: Buffer }> {
-  return new Promise((resolve) => {
-    upstream.once('upgrade', (answer, _socket, rest) => resolve({ answer, rest }));
-  });
-}
-
-function head101(answer: IncomingMessage): string {
+function answerHead(answer: IncomingMessage, agreed: boolean): string {
   const status = answer.statusCode!;
-  const agreed = status === 101;
   const lines = [`HTTP/1.1 ${status} ${answer.statusMessage || STATUS_CODES[status] || ''}`];
   const headers = answerHeaders(answer.rawHeaders, agreed);
   for (let i = 0; i < headers.length; i += 2) lines.push(`${headers[i]}: ${headers[i + 1]}`);
@@ -87,7 +103,9 @@ function head101(answer: IncomingMessage): string {
   return `${lines.join('\r\n')}\r\n\r\n`;
 }
 
-function finished(from: NodeJS.ReadableStream, to: NodeJS.WritableStream): Promise<void> {
-  // How a taken-over connection ends is the business of its two ends.
-  return new Promise((resolve) => pipeline(from, to, () => resolve()));
+/** Bytes both ways, each direction closed by itself; when one end is gone, so is the other. */
+function join(one: Duplex, other: Duplex): void {
+  one.pipe(other).pipe(one);
+  other.once('close', () => one.destroy());
+  other.on('error', () => one.destroy());
 }

@@ -42,7 +42,8 @@ export function requestHeaders({ request, port, prefix, withhold, upgrade }: Out
   headers.push('X-Forwarded-For', request.socket.remoteAddress ?? 'unknown', 'X-Forwarded-Proto', scheme, 'X-Forwarded-Host', host);
   if (prefix !== '') headers.push('X-Forwarded-Prefix', prefix);
   if (upgrade) headers.push('Connection', 'Upgrade', 'Upgrade', request.headers.upgrade ?? 'websocket');
-  else headers.push('Connection', 'close', ...framing(request));
+  // Not `close`, although nothing follows: programs then close in the middle of a body they did not want, and their answer is lost.
+  else headers.push('Connection', 'keep-alive', ...framing(request));
   return headers;
 }
 
