@@ -27,6 +27,7 @@ export async function start(config: Config, warnings: readonly string[]): Promis
         templates: services.host.templates,
         clock: systemClock,
         domain: config.domain,
+        maxTimeoutSeconds: config.maxTimeoutSeconds,
         cursorKey: services.store.deriveKey('list-cursors'),
         log,
         version,

@@ -23,7 +23,7 @@ export function readBodiesAsJson(scope: FastifyInstance): void {
   });
   scope.addHook('preValidation', async (request) => {
     if (request.body instanceof RefusedBody) throw request.body.reason;
-    if (request.body === undefined || request.body === null) request.body = {};
+    if (request.body === undefined) request.body = {}; // `null` is a value, and a wrong one
   });
 }
 

@@ -6,7 +6,7 @@ import { policyRequest } from './policy.ts';
 import type { CreateBodyType } from './schemas/sandboxes.ts';
 
 /** Seconds a sandbox lives when its create does not say. */
-const defaultTimeoutSeconds = 300;
+export const defaultTimeoutSeconds = 300;
 
 /**
  * A create of this wire in the words of the core.

@@ -25,6 +25,8 @@ export interface DeclawDependencies {
   readonly clock: Clock;
   /** Shown as `sandbox_domain`. */
   readonly domain: string;
+  /** Longest life of a sandbox in seconds; 0 means no limit. */
+  readonly maxTimeoutSeconds: number;
   /** Seals the cursors of listings; at least 32 bytes, the same after a restart. */
   readonly cursorKey: Buffer;
   readonly stopping: Stopping;

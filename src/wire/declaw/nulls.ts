@@ -17,3 +17,16 @@ export function withoutNulls(value: unknown, depth = 0): unknown {
   for (const [key, each] of Object.entries(value)) if (each !== null) entries.push([key, withoutNulls(each, depth + 1)]);
   return Object.fromEntries(entries);
 }
+
+/**
+ * A create without its nulls. Maps of names to strings keep theirs: there a null is a wrong value, which the schema then names.
+ */
+export function createWithoutNulls(received: unknown): unknown {
+  if (typeof received !== 'object' || received === null || Array.isArray(received)) return received;
+  const body = withoutNulls(received) as Record<string, unknown>;
+  for (const name of ['metadata', 'envs', 'vault_refs'] as const) {
+    const map = (received as Record<string, unknown>)[name];
+    if (map !== undefined && map !== null) body[name] = map;
+  }
+  return body;
+}

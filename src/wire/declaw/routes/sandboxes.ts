@@ -2,11 +2,11 @@ import { Type } from 'typebox';
 import { PaddockError } from '../../../core/errors.ts';
 import type { Principal } from '../../../core/principal.ts';
 import { callerSignal } from '../../caller.ts';
-import { createInput } from '../create.ts';
+import { createInput, defaultTimeoutSeconds } from '../create.ts';
 import type { RouteDependencies, Scope } from '../dependencies.ts';
 import { parsePublicId, sandboxNotFound } from '../ids.ts';
 import { parseListQuery, type RawQuery } from '../list-query.ts';
-import { withoutNulls } from '../nulls.ts';
+import { createWithoutNulls } from '../nulls.ts';
 import { AsyncQuery, SandboxParams } from '../schemas/common.ts';
 import { CreateBody, KillManyBody, TimeoutBody } from '../schemas/sandboxes.ts';
 
@@ -15,7 +15,7 @@ const killsAtOnce = 16;
 
 /** Create, look up, list, end, and what belongs to the life of a sandbox (contract, section 2.1). */
 export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
-  const { sandboxes, present, cursors, idempotency } = deps;
+  const { sandboxes, present, cursors, idempotency, maxTimeoutSeconds } = deps;
 
   app.post(
     '/sandboxes',
@@ -23,11 +23,12 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
       schema: { body: CreateBody },
       preValidation: async (request) => {
         request.received = request.body as Record<string, unknown>;
-        request.body = withoutNulls(request.body) as typeof request.body;
+        request.body = createWithoutNulls(request.body) as typeof request.body;
       },
     },
     async (request, reply) => {
       const key = request.headers['idempotency-key'];
+      assertSession(request.body.timeout ?? defaultTimeoutSeconds, maxTimeoutSeconds);
       const created = await idempotency.once(request.principal.teamId, typeof key === 'string' ? key : undefined, request.received, async () => {
         const sandbox = await sandboxes.create(request.principal, createInput(request.body, request.received), callerSignal(reply));
         return present.sandbox(sandbox);
@@ -69,6 +70,7 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
   });
 
   app.patch('/sandboxes/:id/timeout', { schema: { params: SandboxParams, body: TimeoutBody } }, async (request) => {
+    assertSession(request.body.timeout, maxTimeoutSeconds);
     await sandboxes.setTimeout(request.principal, parsePublicId(request.params.id), request.body.timeout);
     return { ok: true };
   });
@@ -100,4 +102,10 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
       return { error: error.code === 'not_found' ? sandboxNotFound(id).message : error.message };
     }
   }
+}
+
+/** The longest life is a limit of the account on this wire, and so a 403; the core keeps it too, as a limit of the field. */
+function assertSession(seconds: number, max: number): void {
+  if (max === 0 || seconds <= max) return;
+  throw new PaddockError('permission_denied', `session duration exceeds tier limit: timeout is ${seconds} seconds, and this server allows ${max}.`, { field: 'timeout' });
 }
