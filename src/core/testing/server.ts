@@ -1,0 +1,137 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { openStore, type SqlStore } from '../../store/store.ts';
+import { Access } from '../access.ts';
+import type { Clock } from '../clock.ts';
+import type { CreateSandbox } from '../create-input.ts';
+import { EventLog } from '../events.ts';
+import { Files } from '../files.ts';
+import { Ports } from '../ports.ts';
+import type { Principal } from '../principal.ts';
+import { Processes } from '../processes.ts';
+import { Sandboxes } from '../sandboxes.ts';
+import { defaultSettings, type CoreSettings } from '../settings.ts';
+import type { Template, TemplateCatalog } from '../template.ts';
+import { Tokens } from '../tokens.ts';
+import { MemoryHost } from './memory-host.ts';
+
+/** A clock that tests move. */
+export class TestClock implements Clock {
+  offset = 0;
+  now(): number {
+    return Date.now() + this.offset;
+  }
+}
+
+export const base: Template = {
+  id: 'tpl-base',
+  name: 'base',
+  digest: 'd'.repeat(64),
+  description: 'the base',
+  limits: { vcpus: 1, memoryMb: 512, diskMb: 1024, pids: 256 },
+  env: { LANG: 'C.UTF-8' },
+};
+
+const catalog: TemplateCatalog = { find: (name) => (name === 'base' ? base : undefined), list: () => [base] };
+
+/** One server's core on a real database, whose machine is made of memory. `restart` is a new server on both. */
+export class Server {
+  readonly directory = mkdtempSync(join(tmpdir(), 'paddock-core-'));
+  readonly clock = new TestClock();
+  readonly host = new MemoryHost();
+  readonly settings: CoreSettings;
+  store!: SqlStore;
+  events!: EventLog;
+  sandboxes!: Sandboxes;
+  processes!: Processes;
+  files!: Files;
+  ports!: Ports;
+  access!: Access;
+  principal!: Principal;
+
+  #session: ReturnType<MemoryHost['session']> | null = null;
+
+  private constructor(settings: Partial<CoreSettings>) {
+    this.settings = { ...defaultSettings, ...settings };
+  }
+
+  static async start(settings: Partial<CoreSettings> = {}): Promise<Server> {
+    const server = new Server(settings);
+    await server.#open();
+    return server;
+  }
+
+  create(input: Partial<CreateSandbox> = {}, signal: AbortSignal = new AbortController().signal): ReturnType<Sandboxes['create']> {
+    return this.sandboxes.create(this.principal, createInput(input), signal);
+  }
+
+  /** The process of the server is gone, as after SIGKILL: nothing is stopped in order. */
+  async crash(): Promise<void> {
+    this.#session?.cut();
+    this.#session = null;
+    await this.store.close();
+  }
+
+  async restart(): Promise<void> {
+    await this.crash();
+    await this.#open();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.host.onProvision = async () => undefined;
+    this.host.onDestroy = async () => undefined;
+    await this.sandboxes.stop();
+    this.processes.stop();
+    await this.events.stop();
+    await this.store.close();
+    rmSync(this.directory, { recursive: true });
+  }
+
+  async #open(): Promise<void> {
+    const { clock, settings } = this;
+    const host = this.host.session();
+    this.#session = host;
+    const store = await openStore({ database: join(this.directory, 'paddock.db'), masterKey: join(this.directory, 'master.key') });
+    const events = new EventLog({ store: store.events, clock });
+    const tokens = new Tokens(store.deriveKey('sandbox tokens'));
+    const sandboxes = new Sandboxes({ store, host, templates: catalog, clock, tokens, settings, events });
+    this.store = store;
+    this.events = events;
+    this.sandboxes = sandboxes;
+    this.processes = new Processes({ sandboxes, store, clock, settings, events });
+    this.files = new Files({ sandboxes, settings, events });
+    this.ports = new Ports({ sandboxes });
+    this.access = new Access({ store, clock, events });
+    this.principal = { teamId: await store.keys.defaultTeam(), keyId: 'key-test' };
+    await sandboxes.start();
+    await this.processes.start();
+  }
+}
+
+export function createInput(input: Partial<CreateSandbox> = {}): CreateSandbox {
+  return {
+    wire: 'declaw',
+    templateName: 'base',
+    timeoutSeconds: 300,
+    metadata: {},
+    envs: {},
+    lifecycle: { onTimeout: 'kill', autoResume: false },
+    declared: {},
+    defaultUser: 'user',
+    wireEnv: ({ shortId }) => ({ DECLAW_SANDBOX_ID: `sbx-${shortId}` }),
+    hostname: ({ shortId }) => `sbx-${shortId}`,
+    ...input,
+  };
+}
+
+/** Waits until something holds, at most two seconds. */
+export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 400; i++) {
+    if (await holds()) return;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  throw new Error(`did not happen within two seconds: ${what}`);
+}
+
+export const never: AbortSignal = new AbortController().signal;
