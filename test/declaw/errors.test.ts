@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { before, test } from 'node:test';
+import { test } from 'node:test';
 import { AuthenticationError, ConflictError, InvalidArgumentError, NotEnoughSpaceError, NotFoundError, Sandbox, SandboxError, TimeoutError } from '@declaw/sdk';
-import { serverOfThisFile } from '../harness/server.ts';
+import { prepare, serverOfThisFile } from '../harness/server.ts';
 import { sandboxOfThisFile } from '../harness/sandbox.ts';
 import { within } from '../harness/wait.ts';
 
@@ -9,7 +9,7 @@ const server = serverOfThisFile();
 const sandbox = sandboxOfThisFile();
 let killed = '';
 
-before(async () => {
+prepare(async () => {
   const one = await Sandbox.create();
   killed = one.sandboxId;
   await one.kill({ wait: true });

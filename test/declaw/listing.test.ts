@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
-import { before, test } from 'node:test';
+import { test } from 'node:test';
 import { ApiClient, ConnectionConfig, Sandbox, SandboxPaginator } from '@declaw/sdk';
-import { serverOfThisFile } from '../harness/server.ts';
+import { prepare, serverOfThisFile } from '../harness/server.ts';
 
 const server = serverOfThisFile();
 /** In the order of their creation; the last one is killed. */
 const ids: string[] = [];
 
-before(async () => {
+prepare(async () => {
   for (let i = 0; i < 5; i++) ids.push((await Sandbox.create({ metadata: { index: String(i), parity: i % 2 === 0 ? 'even' : 'odd' } })).sandboxId);
   await Sandbox.kill(ids[4]!, { wait: true });
 });

@@ -3,12 +3,12 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
-import { before, test } from 'node:test';
+import { test } from 'node:test';
 import { Sandbox } from '@declaw/sdk';
 import WebSocket from 'ws';
 import { collect, open } from '../harness/http.ts';
 import { sandboxOfThisFile } from '../harness/sandbox.ts';
-import { repository, serverOfThisFile } from '../harness/server.ts';
+import { prepare, repository, serverOfThisFile } from '../harness/server.ts';
 import { eventually, within } from '../harness/wait.ts';
 
 const server = serverOfThisFile();
@@ -42,7 +42,7 @@ new WebSocketServer({ server }).on('connection', (socket, request) => {
 server.listen(3000, '127.0.0.1', () => console.log('listening'));
 `;
 
-before(async () => {
+prepare(async () => {
   const ws = join(repository, 'node_modules/ws');
   const names = ['package.json', 'index.js', 'wrapper.mjs', ...readdirSync(join(ws, 'lib')).map((name) => `lib/${name}`)];
   await sandbox().files.writeFiles([

@@ -35,7 +35,7 @@ test('python runs code, installs packages with pip and makes virtual environment
   assert.equal(await output(sandbox, `python3 -c 'import paddle; print(paddle.word)'`), 'splash\n');
   await output(sandbox, 'python3 -m venv env && env/bin/pip install --no-index ./paddle-1.0-py3-none-any.whl', { timeout: 120 });
   assert.equal(await output(sandbox, `env/bin/python -c 'import paddle, sys; print(paddle.word, sys.prefix)'`), 'splash /home/user/env\n');
-  await output(sandbox, 'pip install --force-reinstall ./paddle-1.0-py3-none-any.whl', { user: 'root', timeout: 120 });
+  await output(sandbox, 'pip install --force-reinstall /home/user/paddle-1.0-py3-none-any.whl', { user: 'root', timeout: 120 });
   await sandbox.kill();
 });
 

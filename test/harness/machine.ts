@@ -70,6 +70,14 @@ export function isAlive(pid: number): boolean {
   return existsSync(`/proc/${pid}`) && !isZombie(pid);
 }
 
+/** Files below a directory that hold a text. The sandboxes' disks are left out: they are theirs, and large. */
+export function filesWith(directory: string, text: string): string[] {
+  return readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && !entry.name.endsWith('.img') && !entry.parentPath.endsWith('/disk'))
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((file) => readFileSync(file).includes(text));
+}
+
 /** Resident memory of a process in bytes. */
 export function residentBytes(pid: number): number {
   const kib = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];

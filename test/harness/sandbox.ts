@@ -1,5 +1,5 @@
 import { Sandbox, type SandboxOpts } from '@declaw/sdk';
-import { after, before } from 'node:test';
+import { prepare } from './server.ts';
 
 /**
  * One sandbox for all tests of the file that calls this, after the file's server. What the function returns is the SDK's object; it can
@@ -7,7 +7,7 @@ import { after, before } from 'node:test';
  */
 export function sandboxOfThisFile(options: SandboxOpts = {}): () => Sandbox {
   let sandbox: Sandbox | undefined;
-  before(async () => {
+  prepare(async () => {
     sandbox = await Sandbox.create({ timeout: 900, ...options });
   });
   return () => {
@@ -21,18 +21,4 @@ export async function output(sandbox: Sandbox, cmd: string, options: Parameters<
   const { stdout, stderr, exitCode } = await sandbox.commands.run(cmd, { ...options, background: false });
   if (exitCode !== 0) throw new Error(`exit code ${exitCode} from: ${cmd}\n${stdout}${stderr}`);
   return stdout;
-}
-
-/** Files that belong to a test, written into the sandbox before its tests. */
-export function filesOfThisFile(sandbox: () => Sandbox, files: Readonly<Record<string, string>>): void {
-  before(async () => {
-    await sandbox().files.writeFiles(Object.entries(files).map(([path, data]) => ({ path, data })));
-  });
-}
-
-/** Kills what a test created, whether it passes or not. */
-export function killAfterwards(sandboxes: Iterable<Sandbox>): void {
-  after(async () => {
-    for (const sandbox of sandboxes) await sandbox.kill({ wait: true });
-  });
 }

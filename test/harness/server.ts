@@ -145,10 +145,23 @@ export class TestServer {
   }
 }
 
+const preparations: (() => Promise<void>)[] = [];
+
+/**
+ * Something to do once the file's server runs and before its tests, in the order of the calls. The test runner's own hooks of a
+ * file run at the same time.
+ */
+export function prepare(step: () => Promise<void>): void {
+  preparations.push(step);
+}
+
 /** A server for all tests of the file that calls this: started before them, and afterwards nothing of it may be left. */
 export function serverOfThisFile(settings: Readonly<Record<string, string>> = {}): TestServer {
   const server = new TestServer(settings);
-  before(() => server.start());
+  before(async () => {
+    await server.start();
+    for (const step of preparations) await step();
+  });
   after(() => server.remove());
   return server;
 }
