@@ -14,7 +14,7 @@ const largestBuffer = 10_000;
 export class EventLog {
   readonly #store: EventStore;
   readonly #clock: Clock;
-  #buffer: PaddockEvent[] = [];
+  readonly #buffer: PaddockEvent[] = [];
   #dropped = 0;
   #timer: NodeJS.Timeout | null = null;
   #writing: Promise<boolean> | null = null;
@@ -53,10 +53,7 @@ export class EventLog {
   #add(event: PaddockEvent): void {
     if (this.#stopped) return;
     this.#buffer.push(Object.freeze(event));
-    if (this.#buffer.length > largestBuffer) {
-      this.#buffer.shift();
-      this.#dropped += 1;
-    }
+    this.#bound();
     this.#later();
   }
 
@@ -78,9 +75,9 @@ export class EventLog {
     return this.#writing;
   }
 
-  /** Writes one batch. One that cannot be written stays first in the buffer, whose bound says for how long. */
+  /** Writes one batch. One that cannot be written goes back to the front of the buffer, whose bound says for how long. */
   async #write(): Promise<boolean> {
-    const batch = this.#buffer.slice(0, batchSize);
+    const batch = this.#buffer.splice(0, batchSize);
     const last = batch.at(-1);
     if (last === undefined) return true;
     const dropped = this.#dropped;
@@ -88,14 +85,20 @@ export class EventLog {
       dropped === 0 ? [] : [{ at: last.at, teamId: last.teamId, sandboxId: null, category: 'admin', name: 'events_dropped', detail: { count: dropped } }];
     try {
       await this.#store.append([...batch, ...lost]);
+      this.#dropped -= dropped;
+      return true;
     } catch {
       // The store's failure shows in every other call; an event must not fail what it reports.
+      this.#buffer.unshift(...batch);
+      this.#bound();
       return false;
     }
-    this.#dropped -= dropped;
-    const written = new Set(batch);
-    // By identity: while the store was busy the front of the buffer may have been dropped.
-    this.#buffer = this.#buffer.filter((event) => !written.has(event));
-    return true;
+  }
+
+  #bound(): void {
+    const surplus = this.#buffer.length - largestBuffer;
+    if (surplus <= 0) return;
+    this.#buffer.splice(0, surplus);
+    this.#dropped += surplus;
   }
 }

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fsyncSync, openSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, fsyncSync, openSync } from 'node:fs';
 import Database from 'better-sqlite3';
 import { Kysely, SqliteDialect, sql } from 'kysely';
 import { PaddockError } from '../core/errors.ts';
@@ -11,24 +11,36 @@ import { syncDirectory } from './sealer.ts';
  * changed it is copied to `<file>.before-v<version>`. A database of a newer Paddock is refused untouched.
  */
 export async function openDatabase(file: string, migrations: readonly Migration[] = allMigrations): Promise<Kysely<Schema>> {
-  const existed = existsSync(file);
-  const raw = new Database(file);
+  const raw = openPrivate(file);
   try {
     raw.pragma('busy_timeout = 5000');
     raw.pragma('journal_mode = WAL');
     raw.pragma('synchronous = FULL');
     raw.pragma('foreign_keys = ON');
     const db = new Kysely<Schema>({ dialect: new SqliteDialect({ database: withCachedStatements(raw) }) });
-    await migrate(db, file, existed, migrations);
+    await migrate(db, file, migrations);
     return db;
   } catch (error) {
     raw.close();
-    if (error instanceof PaddockError) throw error;
-    throw new PaddockError('internal', `the database ${file} cannot be opened: ${error instanceof Error ? error.message : String(error)}`, {}, { cause: error });
+    throw error instanceof PaddockError ? error : cannotOpen(file, error);
   }
 }
 
-async function migrate(db: Kysely<Schema>, file: string, existed: boolean, migrations: readonly Migration[]): Promise<void> {
+/** A new file is readable by its owner only; SQLite gives its companions (`-wal`, `-shm`) the same mode. */
+function openPrivate(file: string): Database.Database {
+  try {
+    if (!existsSync(file)) closeSync(openSync(file, 'wx', 0o600));
+    return new Database(file);
+  } catch (error) {
+    throw cannotOpen(file, error);
+  }
+}
+
+function cannotOpen(file: string, error: unknown): PaddockError {
+  return new PaddockError('internal', `the database ${file} cannot be opened: ${error instanceof Error ? error.message : String(error)}`, {}, { cause: error });
+}
+
+async function migrate(db: Kysely<Schema>, file: string, migrations: readonly Migration[]): Promise<void> {
   await db.schema
     .createTable('schema_version')
     .ifNotExists()
@@ -40,15 +52,15 @@ async function migrate(db: Kysely<Schema>, file: string, existed: boolean, migra
   const current = row?.version ?? 0;
   const newest = migrations.at(-1)?.version ?? 0;
   if (current > newest) {
+    const copy = `${file}.before-v${current}`;
     throw new PaddockError(
       'internal',
-      `the database ${file} has schema version ${current}, made by a newer Paddock; this one knows up to ${newest}. Start the newer Paddock, or put back the copy ${file}.before-v${current}`,
+      `the database ${file} has schema version ${current}, made by a newer Paddock; this one knows up to ${newest}. Start the newer Paddock${existsSync(copy) ? `, or put back the copy ${copy}` : ''}`,
     );
   }
   const pending = migrations.filter((migration) => migration.version > current);
-  const first = pending[0];
-  if (first === undefined) return;
-  if (existed && current > 0) await copyBeside(db, file, newest);
+  if (pending.length === 0) return;
+  if (current > 0) await copyBeside(db, file, newest);
   for (const migration of pending) {
     await db.transaction().execute(async (step) => {
       await migration.up(step);
@@ -62,6 +74,7 @@ async function copyBeside(db: Kysely<Schema>, file: string, version: number): Pr
   // A copy that is there is from an attempt before; it may be the only good one.
   for (let n = 2; existsSync(copy); n++) copy = `${file}.before-v${version}.${n}`;
   await sql`vacuum into ${copy}`.execute(db);
+  chmodSync(copy, 0o600);
   const fd = openSync(copy, 'r');
   try {
     fsyncSync(fd);

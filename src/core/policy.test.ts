@@ -1,0 +1,99 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { PaddockError } from './errors.ts';
+import { assertEnforceable, defaultMaskPatterns, enforcedPolicy, globMatches, maskEnvs, type PolicyRequest } from './policy.ts';
+
+describe('a policy that asks for nothing more than what holds', () => {
+  const accepted: [string, PolicyRequest][] = [
+    ['nothing', {}],
+    ['empty parts', { network: {}, security: {}, vaultRefs: {}, volumes: [] }],
+    ['everything off', { security: { pii: { enabled: false }, injectionDefense: { enabled: false, domains: ['a.example'] }, transformations: [], toxicity: { enabled: false }, codeSecurity: { enabled: false }, invisibleText: { enabled: false }, contentGate: { enabled: false }, customPolicy: { enabled: false } } }],
+    ['guards without domains, which scan nothing', { security: { injectionDefense: { enabled: true }, contentGate: { enabled: true, domains: [] } } }],
+    ['audit on or off', { security: { audit: { enabled: false } } }],
+    ['patterns for the echo', { security: { envSecurity: { maskPatterns: ['*_PIN'] } } }],
+    ['no network', { network: { denyOut: ['0.0.0.0/0'] } }],
+    ['any denial', { network: { denyOut: ['*', 'ALL_TRAFFIC', '10.0.0.0/8', '1.2.3.4', 'evil.example', '*.evil.example', '~^x+$', '::/0', 'fd00::1'] } }],
+    ['an empty allow list', { network: { allowOut: [] } }],
+    ['public traffic or none', { network: { allowPublicTraffic: false } }],
+    ['no masking of the host', { network: { maskRequestHost: false } }],
+  ];
+  for (const [what, request] of accepted) it(`is accepted: ${what}`, () => assertEnforceable(request));
+});
+
+describe('a policy that cannot be enforced yet', () => {
+  const refused: [string, PolicyRequest][] = [
+    ['network.allow_out', { network: { allowOut: ['a.example'] } }],
+    ['network.mask_request_host', { network: { maskRequestHost: 'a.example' } }],
+    ['network.mask_request_host', { network: { maskRequestHost: true } }],
+    ['network.deny_out[1]', { network: { denyOut: ['*', 'not a host'] } }],
+    ['network.deny_out[0]', { network: { denyOut: ['1.2.3.4/33'] } }],
+    ['network.deny_out[0]', { network: { denyOut: [''] } }],
+    ['network.deny_out[0]', { network: { denyOut: ['~'] } }],
+    ['network.deny_out', { network: { denyOut: Array.from({ length: 1001 }, () => '*') } }],
+    ['security.network.allow_out', { security: { network: { allowOut: ['*'] } } }],
+    ['security.pii.enabled', { security: { pii: { enabled: true } } }],
+    ['security.injection_defense.domains', { security: { injectionDefense: { enabled: true, domains: ['*'] } } }],
+    ['security.transformations', { security: { transformations: [{}] } }],
+    ['security.toxicity.enabled', { security: { toxicity: { enabled: true } } }],
+    ['security.code_security.enabled', { security: { codeSecurity: { enabled: true } } }],
+    ['security.invisible_text.enabled', { security: { invisibleText: { enabled: true } } }],
+    ['security.content_gate.domains', { security: { contentGate: { enabled: true, domains: ['a.example'] } } }],
+    ['security.custom_policy.enabled', { security: { customPolicy: { enabled: true } } }],
+    ['security.env_security.sensitive_vars', { security: { envSecurity: { sensitiveVars: [{}] } } }],
+    ['security.env_security.mask_patterns[0]', { security: { envSecurity: { maskPatterns: [''] } } }],
+    ['vault_refs', { vaultRefs: { KEY: 'vault://t/e/k' } }],
+    ['volumes', { volumes: [{}] }],
+  ];
+  for (const [field, request] of refused) {
+    it(`is refused by its name: ${field}`, () => {
+      assert.throws(() => assertEnforceable(request), (error: PaddockError) => {
+        assert.equal(error.code, 'invalid_argument');
+        assert.equal(error.detail.field, field);
+        assert.ok(error.message.startsWith(`${field} `), error.message);
+        return true;
+      });
+    });
+  }
+
+  it('is refused with a sentence', () => {
+    assert.throws(() => assertEnforceable({ volumes: [{}] }), { message: 'volumes is not available yet, and is refused rather than ignored; leave it out' });
+  });
+});
+
+describe('what is in force', () => {
+  it('is open to visitors and audited unless the request says otherwise', () => {
+    assert.deepEqual(enforcedPolicy({}), { allowPublicTraffic: true, audit: true });
+    assert.deepEqual(enforcedPolicy({ network: { allowPublicTraffic: false }, security: { audit: { enabled: false } } }), { allowPublicTraffic: false, audit: false });
+  });
+
+  it('takes the network of the policy when there is none beside it', () => {
+    assert.equal(enforcedPolicy({ security: { network: { allowPublicTraffic: false } } }).allowPublicTraffic, false);
+    assert.equal(enforcedPolicy({ network: {}, security: { network: { allowPublicTraffic: false } } }).allowPublicTraffic, true);
+  });
+});
+
+describe('masking', () => {
+  it('hides the values of names that match, in either case', () => {
+    const envs = { OPENAI_API_KEY: 'a', api_key: 'b', DB_PASSWORD: 'c', Github_Token: 'd', MODE: 'e', KEYBOARD: 'f' };
+    assert.deepEqual(maskEnvs(envs, defaultMaskPatterns), { OPENAI_API_KEY: '***', api_key: '***', DB_PASSWORD: '***', Github_Token: '***', MODE: 'e', KEYBOARD: 'f' });
+    assert.deepEqual(maskEnvs({ PIN: '1', PINS: '2', SPIN: '3' }, ['p?n', '*ns']), { PIN: '***', PINS: '***', SPIN: '3' });
+    assert.deepEqual(maskEnvs({ A: '1' }, []), { A: '1' });
+  });
+
+  it('matches globs as a regular expression would', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: fc.constantFrom('a', 'b', '*', '?'), maxLength: 8 }), fc.string({ unit: fc.constantFrom('a', 'b'), maxLength: 10 }), (glob, text) => {
+        const expression = new RegExp(`^${glob.replaceAll('*', '.*').replaceAll('?', '.')}$`);
+        assert.equal(globMatches(glob, text), expression.test(text));
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  it('is not slowed down by patterns made to be slow', () => {
+    const begun = performance.now();
+    assert.equal(globMatches(`${'*a'.repeat(100)}b`, 'a'.repeat(5000)), false);
+    assert.ok(performance.now() - begun < 200);
+  });
+});
