@@ -9,7 +9,14 @@ const keepAliveMs = 15_000;
 
 /** One server-sent event: LF only, one `data:` line, exactly one space after each colon, as the narrowest parsers need it. */
 export function frameEvent(name: string, data: object): string {
-  return `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`; // JSON text has no line breaks of its own
+  return `event: ${name}\ndata: ${JSON.stringify(data).replaceAll(unicodeLineBreaks, escapeUnit)}\n\n`;
+}
+
+/** JSON leaves these three as they are, and Python's `splitlines` ends a line at each. */
+const unicodeLineBreaks = /[\u0085\u2028\u2029]/g;
+
+function escapeUnit(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }
 
 /** Text that every parser skips. */
