@@ -59,6 +59,9 @@ func boot(root, executable string) (account, *accounts) {
 	for _, dir := range []string{"/etc", "/run/paddock", "/usr/bin"} {
 		must("boot", os.MkdirAll(root+dir, 0o755))
 	}
+	if err := os.Mkdir(root+"/run/paddock/private", 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		must("boot", err)
+	}
 	for _, dir := range []string{"/tmp", "/var/tmp", "/dev/shm"} {
 		must("boot", os.MkdirAll(root+dir, 0o755))
 		must("boot", os.Chmod(root+dir, 0o777|os.ModeSticky))

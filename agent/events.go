@@ -22,6 +22,7 @@ type event struct {
 	Exit     *exitStatus `json:"exit,omitempty"`
 	Command  *string     `json:"command,omitempty"`
 	RSSBytes int64       `json:"rss_bytes,omitempty"`
+	Members  int         `json:"members,omitempty"`
 }
 
 // eventLog keeps the newest events and wakes those who follow.

@@ -60,11 +60,15 @@ func run() {
 	user, users := boot("", executable)
 	events := newEventLog()
 	reaper := newReaper()
-	launcher := newLauncher(findPidsController())
+	group, err := openPidsGroup("/run/paddock/private/pids")
+	if err != nil {
+		logf("no limit of processes: %v", err)
+	}
+	launcher := newLauncher(group)
 	processes := newProcesses(users, reaper, launcher, events)
-	watch := newMemoryWatch("/proc", processes, events)
+	watch := newWatch("/proc", processes, events, launcher.pids)
 	reaper.onBusy = watch.wakeUp
-	sudo := newSudoServer("/run/paddock/sudo.sock", users, reaper, launcher)
+	sudo := newSudoServer(sudoSocket, users, reaper, launcher)
 	a := &agent{
 		accounts:  users,
 		processes: processes,

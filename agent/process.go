@@ -344,7 +344,7 @@ func (ps *processes) launch(id *identity, req startRequest, acc account, cwd, sh
 	p.id = fmt.Sprintf("p%d", p.serial)
 	p.startedAt = time.Now().UnixMilli()
 	spawn := func() (int, error) {
-		pid, err := ps.launcher.forkExec(sh, argv, attr)
+		pid, err := ps.launcher.forkExec(apiReserve, sh, argv, attr)
 		if err == nil {
 			// Before the reaper may tell of its end.
 			p.pid = pid
@@ -570,20 +570,29 @@ func (ps *processes) resize(p *process, cols, rows int) error {
 	return nil
 }
 
-// killAll ends every process of the sandbox except the agent. Only process 1 may do it: for any other
-// process the same call means the whole machine.
+// killAll ends every process of the sandbox except the agent.
 func (ps *processes) killAll() error {
-	if os.Getpid() != 1 {
-		return fail("forbidden", "the agent is not process 1")
-	}
 	// A fork that is under way escapes one sweep, never many: the newborn is met by the next.
 	for i := 0; i < 100; i++ {
-		if err := syscall.Kill(-1, syscall.SIGKILL); err == syscall.ESRCH || !ps.reaper.busy.Load() {
-			break
+		err := signalAll(syscall.SIGKILL)
+		if err == syscall.ESRCH || err == nil && !ps.reaper.busy.Load() {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 	return nil
+}
+
+// signalAll reaches every process of the sandbox but the agent. Only process 1 may do it: for any other
+// process the same call means the whole machine.
+func signalAll(sig syscall.Signal) error {
+	if os.Getpid() != 1 {
+		return fail("forbidden", "the agent is not process 1")
+	}
+	return syscall.Kill(-1, sig)
 }
 
 // markOutOfMemory notes that the memory watch ended pid, so that the exit of the process it belonged to says so.
