@@ -31,7 +31,7 @@ describe('the server', () => {
     readonly status: number;
     readonly headers: IncomingMessage['headers'];
     readonly text: string;
-    readonly json: any; // oxlint-disable-line no-explicit-any -- each test knows what it asked for
+    readonly json: any; // each test knows what it asked for
     readonly socketReused: boolean;
   }
 
