@@ -96,7 +96,7 @@ export class Creation {
       return sandbox;
     } catch (thrown) {
       const { shortIdTaken, error } = thrown instanceof ShortIdTaken ? { shortIdTaken: true, error: null } : { shortIdTaken: false, error: causeOf(thrown, birth, caller) };
-      await this.#undo(unborn);
+      await this.undo(unborn);
       if (shortIdTaken || error === null) return null;
       events.ofSandbox(unborn, 'lifecycle', 'create_failed', { code: error.code, message: error.message });
       throw error;
@@ -148,8 +148,8 @@ export class Creation {
     };
   }
 
-  /** Guest first, row second: a crash in between leaves a row that the next start removes. Goes on in the background when it fails. */
-  async #undo(unborn: Sandbox): Promise<void> {
+  /** Guest first, row second: a crash in between leaves a row that the next start removes. Never rejects: what fails is tried again. */
+  async undo(unborn: Sandbox): Promise<void> {
     const { admission, deadlines, endings, events, store, clock } = this.#deps;
     try {
       await endings.destroyGuest(unborn.id);
@@ -161,7 +161,7 @@ export class Creation {
       admission.leave(unborn.id);
     } catch (error) {
       events.ofSandbox(unborn, 'lifecycle', 'undo_failed', { message: PaddockError.from(error).message });
-      deadlines.arm(`undo ${unborn.id}`, clock.now() + undoAgainAfterMs, () => void this.#undo(unborn));
+      deadlines.arm(`undo ${unborn.id}`, clock.now() + undoAgainAfterMs, () => void this.undo(unborn));
     }
   }
 }

@@ -1,10 +1,10 @@
 import type { Admission } from './admission.ts';
+import type { Creation } from './creation.ts';
 import type { Endings } from './endings.ts';
-import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
 import type { GuestRef, Host } from './host.ts';
 import type { SandboxId } from './ids.ts';
-import { liveStates, type Sandbox } from './sandbox.ts';
+import { liveStates } from './sandbox.ts';
 import { guestStates } from './state.ts';
 import type { Store } from './store.ts';
 import type { Tokens } from './tokens.ts';
@@ -14,6 +14,7 @@ interface RecoveryDeps {
   readonly host: Host;
   readonly tokens: Tokens;
   readonly admission: Admission;
+  readonly creation: Creation;
   readonly endings: Endings;
   readonly events: EventLog;
 }
@@ -23,7 +24,7 @@ interface RecoveryDeps {
  * removed, half-ended ones ended, living ones watched again, and lost ones marked with the reason the host found.
  */
 export async function recover(deps: RecoveryDeps): Promise<void> {
-  const { store, host, tokens, admission, endings } = deps;
+  const { store, host, tokens, admission, creation, endings, events } = deps;
   const rows = await store.sandboxes.inStates([...liveStates, 'killing']);
   for (const row of rows) admission.restore(row.id);
   const known = new Map<SandboxId, { ref: GuestRef; agentToken: string }>();
@@ -35,7 +36,8 @@ export async function recover(deps: RecoveryDeps): Promise<void> {
     rows.map(async (row) => {
       switch (row.state) {
         case 'creating':
-          return removeHalfMade(row, deps);
+          events.ofSandbox(row, 'lifecycle', 'create_failed', { code: 'internal', message: 'the server was restarted while the sandbox was being created' });
+          return creation.undo(row);
         case 'killing':
           // A failure is recorded and tried again; it must not keep the server from starting.
           return endings.finish(row).catch(() => undefined);
@@ -55,17 +57,4 @@ export async function recover(deps: RecoveryDeps): Promise<void> {
       }
     }),
   );
-}
-
-async function removeHalfMade(row: Sandbox, { store, admission, endings, events }: RecoveryDeps): Promise<void> {
-  events.ofSandbox(row, 'lifecycle', 'create_failed', { code: 'internal', message: 'the server was restarted while the sandbox was being created' });
-  try {
-    await endings.destroyGuest(row.id);
-    await store.sandboxes.remove(row.id);
-    admission.leave(row.id);
-  } catch (error) {
-    events.ofSandbox(row, 'lifecycle', 'undo_failed', { message: PaddockError.from(error).message });
-    // As an end it is tried again until it works.
-    if (await endings.claim(row.id, 'stopped', 'the server was restarted while it was being created')) endings.finishInBackground(row);
-  }
 }

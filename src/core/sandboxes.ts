@@ -70,7 +70,15 @@ export class Sandboxes {
   async start(): Promise<void> {
     if (this.#state !== 'new') throw new PaddockError('internal', 'the core can be started once only');
     this.#host.onDeath((id, death) => this.#endings.died(id, death));
-    await recover({ store: this.#store, host: this.#host, tokens: this.#tokens, admission: this.#admission, endings: this.#endings, events: this.#events });
+    await recover({
+      store: this.#store,
+      host: this.#host,
+      tokens: this.#tokens,
+      admission: this.#admission,
+      creation: this.#creation,
+      endings: this.#endings,
+      events: this.#events,
+    });
     await this.#retention.start();
     this.#state = 'started';
   }

@@ -12,6 +12,7 @@ import type { Principal } from '../principal.ts';
 import { Processes } from '../processes.ts';
 import { Sandboxes } from '../sandboxes.ts';
 import { defaultSettings, type CoreSettings } from '../settings.ts';
+import type { SandboxStore } from '../store.ts';
 import type { Template, TemplateCatalog } from '../template.ts';
 import { Tokens } from '../tokens.ts';
 import { MemoryHost } from './memory-host.ts';
@@ -41,6 +42,8 @@ export class Server {
   readonly clock = new TestClock();
   readonly host = new MemoryHost();
   readonly settings: CoreSettings;
+  /** Waited for before and after every step of the store, as a database in another place would need. */
+  storeDelay: () => Promise<void> = async () => undefined;
   store!: SqlStore;
   events!: EventLog;
   sandboxes!: Sandboxes;
@@ -95,7 +98,7 @@ export class Server {
     const store = await openStore({ database: join(this.directory, 'paddock.db'), masterKey: join(this.directory, 'master.key') });
     const events = new EventLog({ store: store.events, clock });
     const tokens = new Tokens(store.deriveKey('sandbox tokens'));
-    const sandboxes = new Sandboxes({ store, host, templates: catalog, clock, tokens, settings, events });
+    const sandboxes = new Sandboxes({ store: { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) }, host, templates: catalog, clock, tokens, settings, events });
     this.store = store;
     this.events = events;
     this.sandboxes = sandboxes;
@@ -107,6 +110,26 @@ export class Server {
     await sandboxes.start();
     await this.processes.start();
   }
+}
+
+function delayed(store: SandboxStore, delay: () => Promise<void>): SandboxStore {
+  const slow =
+    <A extends unknown[], R>(call: (...args: A) => Promise<R>) =>
+    async (...args: A): Promise<R> => {
+      await delay();
+      const result = await call.apply(store, args);
+      await delay();
+      return result;
+    };
+  return {
+    insert: slow(store.insert),
+    find: slow(store.find),
+    list: slow(store.list),
+    inStates: slow(store.inStates),
+    transition: slow(store.transition),
+    remove: slow(store.remove),
+    purge: slow(store.purge),
+  };
 }
 
 export function createInput(input: Partial<CreateSandbox> = {}): CreateSandbox {

@@ -1,0 +1,210 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import fc from 'fast-check';
+import { PaddockError } from './errors.ts';
+import type { SandboxId } from './ids.ts';
+import type { SandboxState } from './sandbox.ts';
+import { statesBefore, transitions } from './state.ts';
+import { Server, until } from './testing/server.ts';
+
+type Action =
+  | { readonly type: 'create'; readonly timeout: number; readonly provisionMs: number; readonly fails: boolean; readonly leavesAfterMs: number | null }
+  | { readonly type: 'kill' | 'killLater' | 'death' | 'setTimeout' | 'use'; readonly which: number }
+  | { readonly type: 'jump' | 'restart' }
+  | { readonly type: 'destroyFails'; readonly times: number };
+
+const which = fc.nat({ max: 5 });
+const action: fc.Arbitrary<Action> = fc.oneof(
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      type: fc.constant('create' as const),
+      timeout: fc.constantFrom(0, 5, 60),
+      provisionMs: fc.nat({ max: 6 }),
+      fails: fc.constantFrom(false, false, false, true),
+      leavesAfterMs: fc.constantFrom(null, null, null, 0, 1, 3),
+    }),
+  },
+  { weight: 6, arbitrary: fc.record({ type: fc.constantFrom('kill' as const, 'killLater' as const, 'death' as const, 'setTimeout' as const, 'use' as const), which }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constantFrom('jump' as const, 'restart' as const) }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant('destroyFails' as const), times: fc.integer({ min: 1, max: 2 }) }) },
+);
+
+/** Every code that a caller may see when others do what they like with the same sandboxes. */
+const expectedCodes = new Set(['conflict', 'gone', 'not_found', 'internal', 'no_capacity']);
+
+/** What the outside was told; whatever happens later must agree with it. */
+interface Told {
+  readonly created: Set<SandboxId>;
+  readonly ended: Set<SandboxId>;
+  readonly kills: Map<SandboxId, number>;
+  /** Somebody asked for their end, with or without success. */
+  readonly asked: Set<SandboxId>;
+  /** Creates that failed, by number. */
+  readonly failed: Set<string>;
+}
+
+class Story {
+  readonly server: Server;
+  readonly told: Told = { created: new Set(), ended: new Set(), kills: new Map(), asked: new Set(), failed: new Set() };
+  #creates = 0;
+  #lives = 0;
+  readonly #running: Promise<unknown>[] = [];
+  #destroyFailures = 0;
+  #destroyFailed = false;
+
+  constructor(server: Server) {
+    this.server = server;
+    server.host.onProvision = async ({ identity }) => {
+      await sleep(Number(identity.env['PROVISION_MS']));
+      if (identity.env['FAILS'] === 'true') throw new PaddockError('no_capacity', 'no memory');
+    };
+    server.host.onDestroy = async () => {
+      await sleep(1);
+      if (this.#destroyFailures > 0) {
+        this.#destroyFailures -= 1;
+        throw new Error('device busy');
+      }
+    };
+  }
+
+  async act(action: Action): Promise<void> {
+    const { server, told } = this;
+    switch (action.type) {
+      case 'create':
+        return this.#background(async () => {
+          const signal = action.leavesAfterMs === null ? new AbortController().signal : AbortSignal.timeout(action.leavesAfterMs);
+          const envs = { PROVISION_MS: String(action.provisionMs), FAILS: String(action.fails) };
+          const [n, life] = [String(this.#creates++), this.#lives];
+          try {
+            told.created.add((await server.create({ envs, timeoutSeconds: action.timeout, metadata: { n } }, signal)).id);
+          } catch (error) {
+            // When the server ends, nobody knows; otherwise a failure means that nothing was made.
+            if (life === this.#lives) told.failed.add(n);
+            throw error;
+          }
+        });
+      case 'jump':
+        server.clock.offset += 6000;
+        return undefined;
+      case 'restart':
+        this.#lives += 1;
+        return server.restart();
+      case 'destroyFails':
+        this.#destroyFailures = action.times;
+        this.#destroyFailed = true;
+        return undefined;
+      default: {
+        const id = server.host.specs[action.which]?.identity.sandboxId;
+        if (id !== undefined) this.#background(() => this.#touch(action.type, id));
+        return undefined;
+      }
+    }
+  }
+
+  /** Nothing is under way any more, and what is due has been done. */
+  async settle(): Promise<void> {
+    this.server.storeDelay = async () => undefined;
+    this.#destroyFailures = 0;
+    await Promise.all(this.#running);
+    // Before a restart, which would sweep away what was forgotten. What had failed is tried again after a while.
+    if (this.#destroyFailed) this.server.clock.offset += 6000;
+    await until('every guest has its row', () => this.#agree());
+    await this.server.restart();
+    await until('everything is settled', () => this.#agree());
+  }
+
+  async #agree(): Promise<boolean> {
+    const { server } = this;
+    const rows = await server.store.sandboxes.inStates(['creating', 'running', 'pausing', 'paused', 'resuming', 'killing']);
+    return rows.every((row) => row.state === 'running' && server.host.guests.has(row.id)) && server.host.guests.size === rows.length;
+  }
+
+  async check(): Promise<void> {
+    const { server, told } = this;
+    const page = await server.sandboxes.list(server.principal, { states: Object.keys(transitions) as SandboxState[], metadata: {}, limit: 1000 });
+    const rows = new Map(page.items.map((row) => [row.id, row] as const));
+    const running = page.items.filter((row) => row.state === 'running').map((row) => row.id);
+    assert.deepEqual([...server.host.guests.keys()].sort(), running.sort(), 'rows and guests agree');
+    for (const id of told.created) assert.ok(rows.has(id), 'what was answered is not lost');
+    for (const id of told.ended) assert.notEqual(rows.get(id)?.state, 'running', 'what was said to have ended has ended');
+    for (const [id, kills] of told.kills) assert.ok(kills <= 1, `${id} was killed ${kills} times`);
+    for (const row of rows.values()) {
+      // A kill that came while it was created leaves its tombstone.
+      assert.ok(told.asked.has(row.id) || !told.failed.has(row.metadata['n'] ?? ''), 'what failed has left nothing');
+      if (row.state === 'running') {
+        assert.equal(row.end, null);
+        await server.sandboxes.use(server.principal, { id: row.id });
+      } else {
+        assert.equal(row.state, 'killed');
+        assert.ok(row.end !== null && row.guest === null);
+      }
+    }
+    await server.events.flush();
+    for (const row of rows.values()) {
+      const names = (await server.store.events.list(row.teamId, row.id, 100)).map((event) => event.name);
+      assert.ok(names.filter((name) => name === 'ended').length <= 1, 'an end is told once');
+    }
+  }
+
+  async #touch(type: 'kill' | 'killLater' | 'death' | 'setTimeout' | 'use', id: SandboxId): Promise<void> {
+    const { server, told } = this;
+    if (type === 'kill' || type === 'killLater') told.asked.add(id);
+    switch (type) {
+      case 'kill': {
+        const { killed } = await server.sandboxes.kill(server.principal, { id });
+        told.ended.add(id);
+        if (killed) told.kills.set(id, (told.kills.get(id) ?? 0) + 1);
+        return;
+      }
+      case 'killLater':
+        await server.sandboxes.killLater(server.principal, { id });
+        told.ended.add(id);
+        return;
+      case 'death':
+        server.host.kill(id, { reason: 'runtime_crashed', detail: 'boom' });
+        return;
+      case 'setTimeout':
+        await server.sandboxes.setTimeout(server.principal, { id }, 60);
+        return;
+      case 'use':
+        await server.sandboxes.use(server.principal, { id });
+    }
+  }
+
+  #background(work: () => Promise<void>): void {
+    this.#running.push(
+      work().catch((error: unknown) => {
+        assert.ok(error instanceof PaddockError, String(error));
+        assert.ok(expectedCodes.has(error.code), `${error.code}: ${error.message}`);
+      }),
+    );
+  }
+}
+
+describe('the life of sandboxes', () => {
+  it('stays consistent whatever is done to them at once, over deaths, failures and restarts', { timeout: 120_000 }, async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.tuple(action, fc.nat({ max: 3 })), { minLength: 1, maxLength: 20 }), fc.boolean(), async (actions, slow) => {
+        await using server = await Server.start();
+        const story = new Story(server);
+        if (slow) server.storeDelay = async () => void (await sleep(Math.random() * 2));
+        for (const [each, pauseMs] of actions) {
+          await story.act(each);
+          if (pauseMs > 0) await sleep(pauseMs);
+        }
+        await story.settle();
+        await story.check();
+      }),
+      { numRuns: Number(process.env['PADDOCK_TEST_RUNS'] ?? 40) },
+    );
+  });
+
+  it('moves only along the transitions there are', async () => {
+    assert.deepEqual(statesBefore('killing'), ['creating', 'running', 'pausing', 'paused', 'resuming']);
+    assert.deepEqual(statesBefore('running'), ['creating', 'pausing', 'resuming']);
+    assert.deepEqual(statesBefore('creating'), []);
+    assert.deepEqual(transitions.killed, []);
+  });
+});
