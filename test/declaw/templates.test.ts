@@ -26,6 +26,16 @@ test('base has a shell, git, curl, certificates, sudo and the process tools, and
   await sandbox.kill();
 });
 
+test('programs that were written inside run: copies, unpacked archives, files sent in', async () => {
+  const sandbox = await Sandbox.create({ template: 'base' });
+  assert.equal(await output(sandbox, 'cp /usr/bin/id copy && ./copy -un'), 'user\n');
+  assert.equal(await output(sandbox, 'tar -C /usr/bin -cf - env | tar -xf - && ./env echo unpacked'), 'unpacked\n');
+  await sandbox.files.write('/home/user/sent', await sandbox.files.read('/usr/bin/echo', { format: 'bytes' }));
+  assert.equal(await output(sandbox, 'chmod +x sent && ./sent arrived'), 'arrived\n');
+  await output(sandbox, 'cp /usr/bin/true /tmp/t && /tmp/t && cp /usr/bin/true /dev/shm/t && /dev/shm/t');
+  await sandbox.kill();
+});
+
 test('python runs code, installs packages with pip and makes virtual environments', async () => {
   const sandbox = await Sandbox.create({ template: 'python' });
   assert.equal(await output(sandbox, `python3 -c 'print(sum(range(10)))'`), '45\n');
