@@ -29,28 +29,33 @@ const graceMs = 1500;
 /** Milliseconds after the grace for the last answers to get out. */
 const lastAnswersMs = 500;
 
-/**
- * The SDKs keep idle connections for 30 to 60 s. The server must wait longer, or a request meets a connection that is being closed.
- */
-const keepAliveTimeoutMs = 75_000;
+const limits = {
+  /** The SDKs keep idle connections for 30 to 60 s. The server must wait longer, or a request meets a connection that is being closed. */
+  keepAliveTimeout: 75_000,
+  maxHeaderSize: 32 * 1024,
+  headersTimeout: 60_000,
+  /** None: uploads and streams take as long as they take. Bodies that stall have limits of their own. */
+  requestTimeout: 0,
+} as const;
 
 /** Builds the server; nothing listens yet. The Declaw wire is at the root. */
 export async function buildServer(deps: ServerDependencies): Promise<Server> {
   const draining = new AbortController();
   const expired = new AbortController();
-  const dataPlane = new DataPlane([new PortEntrance(deps)]);
+  const newId = requestIds();
+  const dataPlane = new DataPlane([new PortEntrance(deps)], newId, (err, reqId) => deps.log.error({ err, reqId }, 'port traffic failed'));
   const app = Fastify({
     loggerInstance: deps.log,
     logController: new LogController({ disableRequestLogging: true }),
-    genReqId: requestIds(),
+    genReqId: newId,
     exposeHeadRoutes: false, // a HEAD of a stream or a file would do all the work of a GET
-    requestTimeout: 0, // uploads and streams take as long as they take
-    keepAliveTimeout: keepAliveTimeoutMs,
+    requestTimeout: limits.requestTimeout,
+    keepAliveTimeout: limits.keepAliveTimeout,
     forceCloseConnections: 'idle',
     return503OnClosing: false, // the SDKs would repeat it; what still comes in on an open connection is answered
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },
     serverFactory: (handler) => {
-      const server = createServer({ maxHeaderSize: 32 * 1024, keepAliveTimeout: keepAliveTimeoutMs, requestTimeout: 0, shouldUpgradeCallback: (request) => dataPlane.claims(request) }, (request, response) => {
+      const server = createServer({ ...limits, shouldUpgradeCallback: (request) => dataPlane.claims(request) }, (request, response) => {
         if (!dataPlane.handle(request, response)) handler(request, response);
       });
       server.on('upgrade', (request: IncomingMessage, socket, head) => dataPlane.upgrade(request, socket, head));

@@ -79,13 +79,15 @@ export function withdrawServer(dataDir: string): void {
 
 /** The server that runs on this data directory, if its process is still the one that said so. */
 export function runningServer(dataDir: string): RunningServer | null {
-  let said: RunningServer;
+  let said: Partial<RunningServer> | null;
   try {
-    said = JSON.parse(readFileSync(dataFiles(dataDir).running, 'utf8')) as RunningServer;
+    said = JSON.parse(readFileSync(dataFiles(dataDir).running, 'utf8')) as Partial<RunningServer> | null;
   } catch {
-    return null;
+    return null; // none, or one that was half-written by hand
   }
-  return Number.isSafeInteger(said.pid) && said.pid > 1 && startTicks(said.pid) === said.startedTicks ? said : null;
+  const { pid, startedTicks } = said ?? {};
+  if (!Number.isSafeInteger(pid) || pid! <= 1 || startedTicks === undefined || startTicks(pid!) !== startedTicks) return null;
+  return { pid: pid!, startedTicks };
 }
 
 /** Field 22 of /proc/<pid>/stat (proc_pid_stat(5)); null when there is no such process. */

@@ -13,6 +13,7 @@ export interface ServerLog {
  */
 export function openLog(level: LogLevel): ServerLog {
   const destination = pino.destination({ fd: 2, sync: false });
+  destination.on('error', () => {}); // whoever read the log has left; the server goes on
   const log = pino({ level, base: null, serializers: { err: describeError, req: () => undefined, res: () => undefined } }, destination);
   return {
     log,

@@ -17,6 +17,11 @@ export async function start(config: Config, warnings: readonly string[]): Promis
   using _lock = claimDataDir(config.dataDir);
   const { log, flush } = openLog(config.logLevel);
   for (const warning of warnings) log.warn(warning);
+  process.on('uncaughtExceptionMonitor', (error) => {
+    log.fatal({ err: error }, 'the server has a fault and ends; sandboxes keep running');
+    flush();
+  });
+  process.stdout.on('error', () => {}); // whoever read it has left
   const stop = stopRequested();
   try {
     const services = await openServices(config, log);
@@ -82,6 +87,7 @@ function stopRequested(): Promise<NodeJS.Signals> {
   };
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
+  process.on('SIGHUP', onSignal); // the terminal was closed
   return promise;
 }
 

@@ -27,9 +27,9 @@ describe('the data plane', () => {
         return { tunnel: await open(port), port };
       },
       privateHeaders: () => new Set(['x-api-key', 'authorization']),
-      failure: (error) => ({ status: (error as PaddockError).code === 'unauthenticated' ? 401 : 502, headers: { 'x-kind': 'failure' }, body: { message: (error as Error).message } }),
+      failure: (error) => ({ status: error.code === 'unauthenticated' ? 401 : 502, headers: { 'x-kind': 'failure' }, body: { message: error.message } }),
     };
-    plane = new DataPlane([entrance]);
+    plane = new DataPlane([entrance], () => 'r-1', () => {});
     front = createServer({ shouldUpgradeCallback: (request: IncomingMessage) => plane.claims(request) }, (request, response) => {
       if (!plane.handle(request, response)) response.writeHead(418).end();
     });

@@ -15,6 +15,9 @@ export interface PortTarget {
   readonly prefix: string;
 }
 
+/** Made once: an abort without a reason makes an exception with a stack for every request. */
+const clientLeft = new PaddockError('conflict', 'the client has left');
+
 /** One way to name a port of a sandbox, with its own authentication and error shape. Each wire gives one. */
 export interface Entrance {
   /** The target a request names, or null when the request is for somebody else. */
@@ -23,7 +26,8 @@ export interface Entrance {
   open(target: PortTarget, headers: IncomingHttpHeaders, signal: AbortSignal): Promise<{ readonly tunnel: Duplex; readonly port: number }>;
   /** Headers, in lower case, that are for Paddock and never reach the program. */
   privateHeaders(headers: IncomingHttpHeaders): ReadonlySet<string>;
-  failure(error: unknown): { readonly status: number; readonly headers: Readonly<Record<string, string>>; readonly body: object };
+  /** What a client is told; `requestId` is where the log has more. */
+  failure(error: PaddockError, requestId: string): { readonly status: number; readonly headers: Readonly<Record<string, string>>; readonly body: object };
 }
 
 /**
@@ -32,10 +36,18 @@ export interface Entrance {
  */
 export class DataPlane {
   readonly #entrances: readonly Entrance[];
+  readonly #newId: () => string;
+  readonly #report: (error: PaddockError, requestId: string) => void;
   readonly #upgraded = new Set<Duplex>();
 
-  constructor(entrances: readonly Entrance[]) {
+  /**
+   * @param newId names a request that failed.
+   * @param report gets every failure of the server's own making.
+   */
+  constructor(entrances: readonly Entrance[], newId: () => string, report: (error: PaddockError, requestId: string) => void) {
     this.#entrances = entrances;
+    this.#newId = newId;
+    this.#report = report;
   }
 
   claims(request: IncomingMessage): boolean {
@@ -78,18 +90,18 @@ export class DataPlane {
 
   async #serve({ entrance, target }: { entrance: Entrance; target: PortTarget }, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const left = new AbortController();
-    response.once('close', () => left.abort());
+    response.once('close', () => left.abort(clientLeft));
     try {
       const { tunnel, port } = await entrance.open(target, request.headers, left.signal);
       await forwardRequest({ request, response, tunnel, port, target, withhold: entrance.privateHeaders(request.headers) });
     } catch (error) {
-      if (!left.signal.aborted) sendFailure(entrance, error, response);
+      if (!left.signal.aborted) this.#fail(entrance, error, response);
     }
   }
 
   async #serveUpgrade({ entrance, target }: { entrance: Entrance; target: PortTarget }, request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const left = new AbortController();
-    socket.once('close', () => left.abort());
+    socket.once('close', () => left.abort(clientLeft));
     try {
       const { tunnel, port } = await entrance.open(target, request.headers, left.signal);
       await forwardUpgrade({ request, socket, head, tunnel, port, target, withhold: entrance.privateHeaders(request.headers) });
@@ -100,18 +112,21 @@ export class DataPlane {
       response.shouldKeepAlive = false;
       response.assignSocket(socket as never);
       response.once('finish', () => socket.end());
-      sendFailure(entrance, error, response);
+      this.#fail(entrance, error, response);
     }
   }
-}
 
-function sendFailure(entrance: Entrance, error: unknown, response: ServerResponse): void {
-  if (response.headersSent) {
-    response.destroy(); // a cut answer must not look like a complete one
-    return;
+  #fail(entrance: Entrance, reason: unknown, response: ServerResponse): void {
+    const error = PaddockError.from(reason);
+    const requestId = this.#newId();
+    if (error.code === 'internal') this.#report(error, requestId);
+    if (response.headersSent) {
+      response.destroy(); // a cut answer must not look like a complete one
+      return;
+    }
+    const { status, headers, body } = entrance.failure(error, requestId);
+    const text = JSON.stringify(body);
+    response.writeHead(status, { ...headers, 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(text), 'x-request-id': requestId });
+    response.end(text);
   }
-  const { status, headers, body } = entrance.failure(PaddockError.from(error));
-  const text = JSON.stringify(body);
-  response.writeHead(status, { ...headers, 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(text) });
-  response.end(text);
 }

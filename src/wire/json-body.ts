@@ -5,6 +5,9 @@ import { PaddockError } from '../core/errors.ts';
 /** Bytes of a JSON body; above it the answer is 413. */
 export const jsonBodyLimit = 10 * 1024 * 1024;
 
+/** Milliseconds a body may go without a single byte. */
+const stallLimitMs = 60_000;
+
 /**
  * Makes a scope read every body as JSON, whatever its content type says; clients of all ages send JSON with and without one. An
  * empty body is an empty object, because the SDKs send nothing where nothing is required.
@@ -55,20 +58,28 @@ function readAll(payload: Readable, limit: number): Promise<Buffer> {
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
   const chunks: Buffer[] = [];
   let length = 0;
-  const onData = (chunk: Buffer): void => {
-    length += chunk.length;
-    if (length <= limit) {
-      chunks.push(chunk);
-      return;
-    }
+  const stalled = setTimeout(() => fail(new PaddockError('deadline_exceeded', `The body has not gone on for ${stallLimitMs / 1000} s.`)), stallLimitMs);
+  const fail = (error: Error): void => {
+    clearTimeout(stalled);
     chunks.length = 0;
     payload.off('data', onData);
     payload.resume();
-    reject(new PaddockError('too_large', `The JSON body is larger than ${limit / 1024 / 1024} MiB. Send large files with PUT /files/raw.`));
+    reject(error);
+  };
+  const onData = (chunk: Buffer): void => {
+    stalled.refresh();
+    length += chunk.length;
+    if (length > limit) fail(new PaddockError('too_large', `The JSON body is larger than ${limit / 1024 / 1024} MiB. Send large files with PUT /files/raw.`));
+    else chunks.push(chunk);
   };
   payload.on('data', onData);
-  payload.once('end', () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, length)));
-  payload.once('error', reject);
-  payload.once('close', () => reject(new PaddockError('invalid_argument', 'The connection was closed before the whole body had arrived.')));
+  payload.once('end', () => {
+    clearTimeout(stalled);
+    resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
+  });
+  payload.once('error', fail);
+  payload.once('close', () => {
+    if (!payload.readableEnded) fail(new PaddockError('invalid_argument', 'The connection was closed before the whole body had arrived.'));
+  });
   return promise;
 }

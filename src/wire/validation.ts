@@ -19,13 +19,19 @@ interface Finding {
  */
 export const compileValidator: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
   const validator = Compile(schema);
-  const isText = httpPart !== 'body';
+  const converts = httpPart !== 'body' && hasNonText(schema);
   return (input: unknown) => {
-    const value: unknown = isText ? Value.Convert(schema, input) : input;
+    const value: unknown = converts ? Value.Convert(schema, input) : input;
     if (validator.Check(value)) return { value };
     return { error: describeFindings(validator.Errors(value)) };
   };
 };
+
+/** Whether conversion could change anything; it costs more than all the rest. */
+function hasNonText(schema: TSchema): boolean {
+  const { properties } = schema as { properties?: Record<string, { type?: unknown }> };
+  return Object.values(properties ?? {}).some((each) => each.type !== 'string');
+}
 
 /** One sentence about the first thing that is wrong: the field's path as a client writes it, and what is allowed. */
 export function describeFindings(findings: readonly Finding[], root = ''): PaddockError {

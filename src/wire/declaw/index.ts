@@ -37,6 +37,7 @@ export async function declawWire(instance: FastifyInstance, given: DeclawDepende
     idempotency: new Idempotency(() => given.clock.now()),
   };
   app.decorateRequest('received');
+  app.decorateRequest('principal');
   app.setValidatorCompiler(compileValidator);
   // Answers are built by hand in one place each; response schemas would only copy them once more.
   app.setSerializerCompiler(() => JSON.stringify);

@@ -58,7 +58,7 @@ export class PortEntrance implements Entrance {
     return new Set(keyIsElsewhere ? ['x-api-key'] : ['x-api-key', 'authorization']);
   }
 
-  failure(error: unknown): ReturnType<Entrance['failure']> {
-    return answerTo(error, 'of this connection');
+  failure(error: PaddockError, requestId: string): ReturnType<Entrance['failure']> {
+    return answerTo(error, requestId);
   }
 }

@@ -23,6 +23,7 @@ export function fileRoutes(app: Scope, deps: RouteDependencies): void {
     const { size, body } = await files.read(request.principal, parsePublicId(request.params.id), path, user(username), callerSignal(reply));
     // Files of /proc say 0 and are longer: without a length the answer ends where the body does.
     if (size > 0) reply.header('content-length', size);
+    reply.header('x-content-type-options', 'nosniff'); // what a sandbox wrote is nothing for a browser to interpret
     return reply.type(request.headers.accept?.startsWith('text/plain') ? 'text/plain; charset=utf-8' : 'application/octet-stream').send(body);
   };
   app.get('/sandboxes/:id/files', { schema: { params: SandboxParams, querystring: PathQuery } }, read);
