@@ -23,7 +23,8 @@ export async function makeDisk(image: string, mount: string, sizeMb: number): Pr
     await file.close();
   }
   await runTool('mkfs.ext4', ['-q', '-F', '-m', '0', '-N', '64', '-O', '^has_journal,^resize_inode', '-E', 'nodiscard,lazy_itable_init=1,root_owner=0:0', image]);
-  await runTool('mount', ['-o', 'loop,discard,noatime,nosuid,nodev,noexec', image, mount]);
+  // Not noexec: gVisor maps the overlay's pages as executable when the guest runs a program that it wrote.
+  await runTool('mount', ['-o', 'loop,discard,noatime,nosuid,nodev', image, mount]);
   return { mount, sizeMb };
 }
 
