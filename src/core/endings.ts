@@ -141,7 +141,9 @@ export class Endings {
       const end = endOf(endAt, 'timeout');
       // The deadline is part of the comparison: one that was moved meanwhile does not end the sandbox.
       const claimed = await this.#store.sandboxes.transition(sandbox.id, statesBefore('killing'), 'killing', { end }, { endAt });
-      if (claimed !== null) await this.finish(claimed);
+      if (claimed !== null) return await this.finish(claimed);
+      const now = await this.#store.sandboxes.find(sandbox.teamId, { id: sandbox.id });
+      if (now?.state === 'running') this.watch(now);
     } catch {
       this.#deadlines.arm(`expire ${sandbox.id}`, this.#clock.now() + retryAfterMs, () => void this.#expire(sandbox, endAt));
     }

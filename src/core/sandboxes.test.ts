@@ -292,6 +292,22 @@ describe('the timeout of a sandbox', () => {
     assert.equal((await server.sandboxes.get(server.principal, ref(sandbox))).state, 'running');
   });
 
+  it('does not end a sandbox whose deadline was moved in the last moment', async () => {
+    await using server = await Server.start();
+    const sandbox = await server.create({ timeoutSeconds: 60 });
+    server.storeDelay = () => sleep(50);
+    server.clock.offset += 60_001;
+    // The deadline fires within a second, and waits for the store; meanwhile another server moves it.
+    await sleep(1020);
+    const endAt = server.clock.now() + 60_000;
+    await server.store.sandboxes.transition(sandbox.id, ['running'], 'running', { endAt });
+    server.storeDelay = async () => undefined;
+    await sleep(200);
+    assert.equal((await server.sandboxes.get(server.principal, ref(sandbox))).state, 'running');
+    server.clock.offset += 60_001;
+    await until('the moved deadline is kept too', async () => (await server.sandboxes.get(server.principal, ref(sandbox))).state === 'killed');
+  });
+
   it('cannot be set on a sandbox that has ended', async () => {
     await using server = await Server.start();
     const sandbox = await server.create();
