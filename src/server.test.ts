@@ -78,7 +78,9 @@ describe('the server', () => {
     const { status, headers, json } = await call('PUT', '/sandboxes/sbx-1/files');
     assert.deepEqual([status, headers['allow'], json.code], [405, 'DELETE, GET, PATCH, POST', 'method_not_allowed']);
     assert.equal((await call('HEAD', '/sandboxes')).status, 405);
-    assert.equal((await call('GET', '/sandboxes/%zz')).status, 400);
+    assert.deepEqual((await call('GET', '/sandboxes/%zz')).json, { message: "The URL cannot be read: '/sandboxes/%zz' is not a valid url component.", code: 'invalid_argument' });
+    const tooMuch = await call('GET', '/health', { headers: { x: 'a'.repeat(40_000), connection: 'close' } });
+    assert.deepEqual([tooMuch.status, tooMuch.json.message], [431, 'The headers are larger than 32 KiB.']);
   });
 
   test('a create is echoed, found again, listed and killed', async () => {

@@ -1,5 +1,6 @@
-import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance, type FastifyReply } from 'fastify';
 import { createServer, type IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { listRoutes, type RouteTable } from './wire/route-table.ts';
 import { DataPlane } from './wire/data-plane.ts';
@@ -54,6 +55,10 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
     forceCloseConnections: 'idle',
     return503OnClosing: false, // the SDKs would repeat it; what still comes in on an open connection is answered
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },
+    frameworkErrors: (error, _request, reply) => {
+      (reply as FastifyReply).code(400).send({ message: `The URL cannot be read: ${error.message}.`, code: 'invalid_argument' });
+    },
+    clientErrorHandler: refuseConnection,
     serverFactory: (handler) => {
       const server = createServer({ ...limits, shouldUpgradeCallback: (request) => dataPlane.claims(request) }, (request, response) => {
         if (!dataPlane.handle(request, response)) handler(request, response);
@@ -109,6 +114,22 @@ function answerUnknownRoutes(app: FastifyInstance, routes: RouteTable): void {
     if (status >= 500) request.log.error({ err: error }, 'a request failed');
     return reply.code(status).send({ message: status >= 500 ? 'The server failed to answer this request.' : (error as Error).message, code: status >= 500 ? 'internal' : 'invalid_argument' });
   });
+}
+
+/** For bytes that never became a request: no route, no wire, only a status line by hand. */
+function refuseConnection(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const [status, message] =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? ['431 Request Header Fields Too Large', `The headers are larger than ${limits.maxHeaderSize / 1024} KiB.`]
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? ['408 Request Timeout', 'The request did not arrive in time.']
+        : ['400 Bad Request', 'This is not a valid HTTP/1.1 request.'];
+  const body = JSON.stringify({ message, code: 'invalid_argument' });
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
 }
 
 function requestIds(): () => string {
