@@ -86,7 +86,7 @@ export class Endings {
   }
 
   /** How a sandbox ended, waiting a little for one whose death is just being recorded; null when it has not. */
-  async endOf(sandbox: Sandbox, withinMs: number): Promise<SandboxEnd | null> {
+  async awaitEnd(sandbox: Sandbox, withinMs: number): Promise<SandboxEnd | null> {
     const { promise: told, resolve } = Promise.withResolvers<void>();
     const waiting = this.#waiting.get(sandbox.id) ?? new Set();
     this.#waiting.set(sandbox.id, waiting.add(resolve));

@@ -197,7 +197,7 @@ describe('the life of sandboxes', () => {
         await story.settle();
         await story.check();
       }),
-      { numRuns: Number(process.env['PADDOCK_TEST_RUNS'] ?? 40) },
+      { numRuns: Number(process.env['PADDOCK_TEST_RUNS'] ?? 25) },
     );
   });
 

@@ -67,9 +67,10 @@ describe('what is in force', () => {
     assert.deepEqual(enforcedPolicy({ network: { allowPublicTraffic: false }, security: { audit: { enabled: false } } }), { allowPublicTraffic: false, audit: false });
   });
 
-  it('takes the network of the policy when there is none beside it', () => {
+  it('takes from the policy what the network beside it leaves open', () => {
     assert.equal(enforcedPolicy({ security: { network: { allowPublicTraffic: false } } }).allowPublicTraffic, false);
-    assert.equal(enforcedPolicy({ network: {}, security: { network: { allowPublicTraffic: false } } }).allowPublicTraffic, true);
+    assert.equal(enforcedPolicy({ network: {}, security: { network: { allowPublicTraffic: false } } }).allowPublicTraffic, false);
+    assert.equal(enforcedPolicy({ network: { allowPublicTraffic: true }, security: { network: { allowPublicTraffic: false } } }).allowPublicTraffic, true);
   });
 });
 

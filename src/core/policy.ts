@@ -69,11 +69,10 @@ export function assertEnforceable(request: PolicyRequest): void {
   if (some(request.volumes)) refuse('volumes');
 }
 
-/** The rules in force for a request that was accepted. The top-level network wins over the policy's. */
+/** The rules in force for a request that was accepted. What the network beside the policy leaves open, the policy's decides. */
 export function enforcedPolicy(request: PolicyRequest): EnforcedPolicy {
-  const network = request.network ?? request.security?.network ?? {};
   return Object.freeze({
-    allowPublicTraffic: network.allowPublicTraffic ?? true,
+    allowPublicTraffic: request.network?.allowPublicTraffic ?? request.security?.network?.allowPublicTraffic ?? true,
     audit: request.security?.audit?.enabled ?? true,
   });
 }

@@ -8,6 +8,9 @@ interface Reading {
   removeAfter: boolean;
 }
 
+/** A process that falls out only loses its readers' place: the next one starts from the beginning. */
+const mostPerSandbox = 512;
+
 /** Who reads the output of which process, so that a process is not forgotten under a reader, and a later one starts where the others are. */
 export class Readers {
   readonly #sandboxes = new Map<SandboxId, Map<string, Reading>>();
@@ -17,15 +20,17 @@ export class Readers {
   }
 
   saw(sandboxId: SandboxId, processId: string, entry: number): void {
-    const reading = this.#reading(sandboxId, processId);
-    if (entry > reading.lastEntry) reading.lastEntry = entry;
+    const reading = this.#sandboxes.get(sandboxId)?.get(processId);
+    if (reading !== undefined && entry > reading.lastEntry) reading.lastEntry = entry;
   }
 
   /** True for the last reader of a process that is to be forgotten. */
   leave(sandboxId: SandboxId, processId: string): boolean {
-    const reading = this.#reading(sandboxId, processId);
+    const reading = this.#sandboxes.get(sandboxId)?.get(processId);
+    // The sandbox may have ended under its reader.
+    if (reading === undefined) return false;
     reading.count -= 1;
-    return reading.count <= 0 && reading.removeAfter;
+    return reading.count === 0 && reading.removeAfter;
   }
 
   /** Where the newest reader of all was; 0 when nobody has read. */
@@ -55,7 +60,18 @@ export class Readers {
     let readings = this.#sandboxes.get(sandboxId);
     if (readings === undefined) this.#sandboxes.set(sandboxId, (readings = new Map<string, Reading>()));
     let reading = readings.get(processId);
-    if (reading === undefined) readings.set(processId, (reading = { count: 0, lastEntry: 0, removeAfter: false }));
+    if (reading === undefined) {
+      if (readings.size >= mostPerSandbox) dropOldestUnread(readings);
+      readings.set(processId, (reading = { count: 0, lastEntry: 0, removeAfter: false }));
+    }
     return reading;
+  }
+}
+
+function dropOldestUnread(readings: Map<string, Reading>): void {
+  for (const [processId, reading] of readings) {
+    if (reading.count > 0) continue;
+    readings.delete(processId);
+    return;
   }
 }

@@ -175,7 +175,7 @@ export class Sandboxes {
   async explain(sandbox: Sandbox, thrown: unknown): Promise<PaddockError> {
     const error = PaddockError.from(thrown);
     if (error.code !== 'gone') return error;
-    const end = await this.#endings.endOf(sandbox, deathIsRecordedWithinMs);
+    const end = await this.#endings.awaitEnd(sandbox, deathIsRecordedWithinMs);
     return end === null ? error : goneError(end);
   }
 
@@ -224,10 +224,15 @@ export class Sandboxes {
     return claimed;
   }
 
-  #enter(sandbox: Sandbox): { readonly sandbox: Sandbox; readonly guest: Guest } {
+  async #enter(sandbox: Sandbox): Promise<{ readonly sandbox: Sandbox; readonly guest: Guest }> {
     const reason = unusable(sandbox);
     if (reason !== null) throw reason;
-    return { sandbox, guest: this.#host.guest(sandbox.id) };
+    try {
+      return { sandbox, guest: this.#host.guest(sandbox.id) };
+    } catch (error) {
+      // It died a moment ago, and its row does not say so yet.
+      throw await this.explain(sandbox, error);
+    }
   }
 }
 

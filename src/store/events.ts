@@ -1,3 +1,4 @@
+import { setImmediate as othersFirst } from 'node:timers/promises';
 import type { Kysely } from 'kysely';
 import type { SandboxId, TeamId } from '../core/ids.ts';
 import type { EventCategory, EventStore, PaddockEvent } from '../core/store.ts';
@@ -6,6 +7,7 @@ import type { EventRow, Schema } from './schema.ts';
 
 /** Rows of one statement: seven values each stays far below every database's limit of parameters. */
 const rowsPerInsert = 500;
+const purgedAtOnce = 1000;
 
 export class SqlEvents implements EventStore {
   readonly #db: Kysely<Schema>;
@@ -41,15 +43,29 @@ export class SqlEvents implements EventStore {
   }
 
   async purge(before: number, keepNewest: number): Promise<number> {
-    return stored('purge old events', async () => {
-      const old = await this.#db.deleteFrom('events').where('at', '<', before).executeTakeFirst();
-      // Numbers grow without large holes, so the distance from the newest stands for the count, and no count is needed.
-      const surplus = await this.#db
-        .deleteFrom('events')
-        .where('seq', '<=', (e) => e.selectFrom('events as newest').select((n) => n(n.fn.max('newest.seq'), '-', keepNewest).as('edge')))
-        .executeTakeFirst();
-      return Number(old.numDeletedRows + surplus.numDeletedRows);
-    });
+    // Numbers grow without large holes, so the distance from the newest stands for the count, and nothing is counted.
+    const newest = await stored('read events', () => this.#db.selectFrom('events').select((e) => e.fn.max('seq').as('seq')).executeTakeFirst());
+    const edge = (newest?.seq ?? 0) - keepNewest;
+    let purged = 0;
+    for (;;) {
+      const result = await stored('purge old events', () =>
+        this.#db
+          .deleteFrom('events')
+          .where('seq', 'in', (e) =>
+            e
+              .selectFrom('events')
+              .select('seq')
+              .where((old) => old.or([old('at', '<', before), old('seq', '<=', edge)]))
+              .limit(purgedAtOnce),
+          )
+          .executeTakeFirst(),
+      );
+      const count = Number(result.numDeletedRows);
+      purged += count;
+      if (count < purgedAtOnce) return purged;
+      // SQLite works in this thread: others shall have their turn.
+      await othersFirst();
+    }
   }
 }
 

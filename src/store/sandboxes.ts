@@ -1,10 +1,16 @@
-import type { ExpressionBuilder, Kysely, SqlBool, Expression } from 'kysely';
+import { setImmediate as othersFirst } from 'node:timers/promises';
+import { sql, type Expression, type ExpressionBuilder, type Kysely, type SqlBool } from 'kysely';
 import type { SandboxId, SandboxRef, ShortId, TeamId } from '../core/ids.ts';
 import type { EndReason, Sandbox, SandboxState, WireName } from '../core/sandbox.ts';
 import type { SandboxGuard, SandboxPage, SandboxPatch, SandboxQuery, SandboxStore } from '../core/store.ts';
 import { frozenJson, stored } from './fault.ts';
 import type { SandboxRow, Schema } from './schema.ts';
 import type { Sealer } from './sealer.ts';
+
+const purgedAtOnce = 500;
+
+/** As text of the statement: a partial index is used only where the statement itself says its condition. */
+const killed = sql.lit('killed');
 
 export class SqlSandboxes implements SandboxStore {
   readonly #db: Kysely<Schema>;
@@ -46,6 +52,7 @@ export class SqlSandboxes implements SandboxStore {
       e.and([
         e('team_id', '=', teamId),
         e('state', 'in', query.states),
+        ...(query.states.includes('killed') ? [] : [e('state', '<>', killed)]),
         ...Object.entries(query.metadata).map(([key, value]) =>
           e.exists(
             e
@@ -83,7 +90,11 @@ export class SqlSandboxes implements SandboxStore {
 
   async inStates(states: readonly SandboxState[]): Promise<readonly Sandbox[]> {
     if (states.length === 0) return [];
-    const rows = await stored('read the sandboxes', () => this.#db.selectFrom('sandboxes').selectAll().where('state', 'in', states).orderBy('created_at').orderBy('id').execute());
+    const rows = await stored('read the sandboxes', () => {
+      let query = this.#db.selectFrom('sandboxes').selectAll().where('state', 'in', states);
+      if (!states.includes('killed')) query = query.where('state', '<>', killed);
+      return query.orderBy('created_at').orderBy('id').execute();
+    });
     return rows.map((row) => this.#fromRow(row));
   }
 
@@ -115,10 +126,20 @@ export class SqlSandboxes implements SandboxStore {
   }
 
   async purge(endedBefore: number): Promise<number> {
-    const result = await stored('purge old sandboxes', () =>
-      this.#db.deleteFrom('sandboxes').where('state', '=', 'killed').where('ended_at', '<', endedBefore).executeTakeFirst(),
-    );
-    return Number(result.numDeletedRows);
+    let purged = 0;
+    for (;;) {
+      const result = await stored('purge old sandboxes', () =>
+        this.#db
+          .deleteFrom('sandboxes')
+          .where('id', 'in', (e) => e.selectFrom('sandboxes').select('id').where('state', '=', killed).where('ended_at', '<', endedBefore).limit(purgedAtOnce))
+          .executeTakeFirst(),
+      );
+      const count = Number(result.numDeletedRows);
+      purged += count;
+      if (count < purgedAtOnce) return purged;
+      // SQLite works in this thread: a week's tombstones at once would hold up every request.
+      await othersFirst();
+    }
   }
 
   #toRow(sandbox: Sandbox): SandboxRow {

@@ -201,6 +201,32 @@ describe('a listing', () => {
   });
 });
 
+describe('among very many tombstones', () => {
+  it('the living are found and the old ones purged without reading the others', async () => {
+    await using it = await place();
+    const raw = new Database(it.files.database);
+    const plan = (text: string): string => (raw.prepare(`explain query plan ${text}`).all(Array.from(text.matchAll(/\?/g), () => 0)) as { detail: string }[]).map((step) => step.detail).join('; ');
+    assert.match(plan("select * from sandboxes where state in (?, ?) and state <> 'killed' order by created_at, id"), /USING INDEX sandboxes_live/);
+    assert.match(plan("select count(*) from sandboxes where team_id = ? and state in (?, ?) and state <> 'killed'"), /sandboxes_live \(state=\? AND team_id=\?\)/);
+    assert.match(plan("select id from sandboxes where state = 'killed' and ended_at < ? limit 500"), /INDEX sandboxes_tombstones/);
+    assert.match(plan('delete from events where seq in (select seq from events where at < ? or seq <= ? limit 1000)'), /MULTI-INDEX OR/);
+    raw.close();
+  });
+
+  it('a purge takes all that are old', async () => {
+    await using it = await place();
+    const raw = new Database(it.files.database);
+    const one = sandbox(it.teamId, { state: 'killed', end: { at: 1, reason: 'killed', detail: '' } });
+    await it.store.sandboxes.insert(one);
+    raw.exec(`with recursive n(i) as (select 1 union all select i + 1 from n where i < 1200)
+      insert into sandboxes select 'id-' || i, 'short-' || i, team_id, wire, state, template_id, template_name, template_digest, limits, default_user, metadata,
+        envs_sealed, lifecycle, declared, policy, timeout_seconds, created_at, started_at, end_at, generation, guest, ended_at, end_reason, end_detail
+      from n, sandboxes where id = '${one.id}'`);
+    raw.close();
+    assert.equal(await it.store.sandboxes.purge(2), 1201);
+  });
+});
+
 describe('what is sealed', () => {
   it('does not open when a row was altered', async () => {
     await using it = await place();
