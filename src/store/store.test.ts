@@ -207,7 +207,8 @@ describe('among very many tombstones', () => {
     const raw = new Database(it.files.database);
     const plan = (text: string): string => (raw.prepare(`explain query plan ${text}`).all(Array.from(text.matchAll(/\?/g), () => 0)) as { detail: string }[]).map((step) => step.detail).join('; ');
     assert.match(plan("select * from sandboxes where state in (?, ?) and state <> 'killed' order by created_at, id"), /USING INDEX sandboxes_live/);
-    assert.match(plan("select count(*) from sandboxes where team_id = ? and state in (?, ?) and state <> 'killed'"), /sandboxes_live \(state=\? AND team_id=\?\)/);
+    assert.match(plan("select * from sandboxes where team_id = ? and state in (?, ?) and state <> 'killed' order by created_at desc, id desc limit 9"), /sandboxes_live \(team_id=\?\)$/);
+    assert.match(plan("select count(*) from sandboxes where team_id = ? and state in (?, ?) and state <> 'killed'"), /sandboxes_live \(team_id=\?\)/);
     assert.match(plan("select id from sandboxes where state = 'killed' and ended_at < ? limit 500"), /INDEX sandboxes_tombstones/);
     assert.match(plan('delete from events where seq in (select seq from events where at < ? or seq <= ? limit 1000)'), /MULTI-INDEX OR/);
     raw.close();

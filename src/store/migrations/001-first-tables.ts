@@ -69,7 +69,7 @@ export const firstTables: Migration = {
     await db.schema.createIndex('sandboxes_short_id').on('sandboxes').column('short_id').unique().execute();
     await db.schema.createIndex('sandboxes_listing').on('sandboxes').columns(['team_id', 'created_at', 'id']).execute();
     // Tombstones outnumber the living by far; these two keep recovery and purging off the table.
-    await db.schema.createIndex('sandboxes_live').on('sandboxes').columns(['state', 'team_id', 'created_at']).where(sql<boolean>`state <> 'killed'`).execute();
+    await db.schema.createIndex('sandboxes_live').on('sandboxes').columns(['team_id', 'created_at', 'id']).where(sql<boolean>`state <> 'killed'`).execute();
     await db.schema.createIndex('sandboxes_tombstones').on('sandboxes').column('ended_at').where(sql<boolean>`state = 'killed'`).execute();
 
     await db.schema
