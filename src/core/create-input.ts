@@ -1,4 +1,5 @@
 import { PaddockError } from './errors.ts';
+import type { Lap } from './host.ts';
 import type { SandboxId, ShortId } from './ids.ts';
 import { assertEnforceable, type PolicyRequest } from './policy.ts';
 import type { Declared, Lifecycle, WireName } from './sandbox.ts';
@@ -22,6 +23,8 @@ export interface CreateSandbox {
   /** Variables that say where a program runs, such as DECLAW_SANDBOX; the caller's own win. */
   readonly wireEnv: (sandbox: SandboxNames) => Readonly<Record<string, string>>;
   readonly hostname: (sandbox: SandboxNames) => string;
+  /** Hears of the stages of the create, for whoever measures them. */
+  readonly lap?: Lap;
 }
 
 export interface SandboxNames {
@@ -68,8 +71,12 @@ export function assertProcessTimeout(field: string, seconds: number, settings: C
   assertAtMost(field, seconds, settings);
 }
 
+/** A hundred years: beyond it dates end, and a server without a limit of its own needs none longer. */
+const longestTimeoutSeconds = 100 * 365 * 86_400;
+
 function assertAtMost(field: string, seconds: number, settings: CoreSettings): void {
-  if (seconds > settings.maxTimeoutSeconds) throw invalid(field, `is ${seconds} seconds; the limit is ${settings.maxTimeoutSeconds}`);
+  const limit = Math.min(settings.maxTimeoutSeconds, longestTimeoutSeconds);
+  if (seconds > limit) throw invalid(field, `is ${seconds} seconds; the limit is ${limit}`);
 }
 
 // Wider than POSIX's names: shells pass on what they cannot assign, and some programs use dots and dashes.

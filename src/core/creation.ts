@@ -86,6 +86,7 @@ export class Creation {
     const birth = births.begin(unborn.id);
     try {
       const sandbox = await this.#bear(unborn, this.#specOf(unborn, input, template), birth, caller);
+      input.lap?.('store');
       endings.watch(sandbox);
       events.ofSandbox(sandbox, 'lifecycle', 'created', {
         template: sandbox.template.name,
@@ -137,6 +138,7 @@ export class Creation {
     return {
       template,
       limits: unborn.limits,
+      ...(input.lap === undefined ? {} : { lap: input.lap }),
       identity: {
         sandboxId: unborn.id,
         hostname: input.hostname(names),

@@ -1,4 +1,5 @@
 import type { CreateSandbox } from '../../core/create-input.ts';
+import type { Lap } from '../../core/host.ts';
 import { PaddockError } from '../../core/errors.ts';
 import type { Declared } from '../../core/sandbox.ts';
 import { publicId } from './ids.ts';
@@ -13,9 +14,10 @@ export const defaultTimeoutSeconds = 300;
  *
  * @param body the checked body, without nulls.
  * @param received the body as it came, for the echo.
+ * @param lap hears of the stages of the create.
  * @throws PaddockError naming the field that cannot be used.
  */
-export function createInput(body: CreateBodyType, received: Readonly<Record<string, unknown>>): CreateSandbox {
+export function createInput(body: CreateBodyType, received: Readonly<Record<string, unknown>>, lap: Lap): CreateSandbox {
   if (body.resources !== undefined) {
     throw new PaddockError('permission_denied', 'resources cannot be chosen for a sandbox: they come from its template.', { field: 'resources' });
   }
@@ -31,6 +33,7 @@ export function createInput(body: CreateBodyType, received: Readonly<Record<stri
     defaultUser: 'user',
     wireEnv: (sandbox) => ({ DECLAW_SANDBOX: 'true', DECLAW_SANDBOX_ID: publicId(sandbox) }),
     hostname: publicId,
+    lap,
   };
 }
 

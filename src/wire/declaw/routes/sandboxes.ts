@@ -2,6 +2,7 @@ import { Type } from 'typebox';
 import { PaddockError } from '../../../core/errors.ts';
 import type { Principal } from '../../../core/principal.ts';
 import { callerSignal } from '../../caller.ts';
+import { ServerTiming } from '../../server-timing.ts';
 import { createInput, defaultTimeoutSeconds } from '../create.ts';
 import type { RouteDependencies, Scope } from '../dependencies.ts';
 import { parsePublicId, sandboxNotFound } from '../ids.ts';
@@ -29,11 +30,12 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
     async (request, reply) => {
       const key = request.headers['idempotency-key'];
       assertSession(request.body.timeout ?? defaultTimeoutSeconds, maxTimeoutSeconds);
+      const timing = new ServerTiming();
       const created = await idempotency.once(request.principal.teamId, typeof key === 'string' ? key : undefined, request.received, async () => {
-        const sandbox = await sandboxes.create(request.principal, createInput(request.body, request.received), callerSignal(reply));
+        const sandbox = await sandboxes.create(request.principal, createInput(request.body, request.received, timing.lap), callerSignal(reply));
         return present.sandbox(sandbox);
       });
-      return reply.code(201).send(created);
+      return reply.code(201).header('server-timing', timing.header).send(created);
     },
   );
 
