@@ -8,7 +8,7 @@ import { after, before } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { call, type Answer, type CallOptions } from './http.ts';
 import { isAlive, tracesOf, wipe } from './machine.ts';
-import { eventually, within } from './wait.ts';
+import { sleep, within } from './wait.ts';
 
 export const repository = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 export const artefactsDir = process.env['PADDOCK_ARTEFACTS_DIR'] || '/var/lib/paddock';
@@ -91,15 +91,20 @@ export class TestServer {
     });
     running.add(child);
     child.on('exit', () => running.delete(child));
-    await eventually(
-      async () => {
-        if (this.#child !== child) throw new Error(`the server ended instead of starting:\n${this.#log}`);
-        return (await this.call('GET', '/health')).status === 200;
-      },
-      { withinMs: startDeadlineMs, everyMs: 20 },
-    ).catch((reason: unknown) => {
-      throw new Error(`the server did not start:\n${this.#log}`, { cause: reason });
-    });
+    const deadline = Date.now() + startDeadlineMs;
+    while (!(await this.#answers())) {
+      if (this.#child !== child) throw new Error(`the server ended instead of starting:\n${this.#log}`);
+      if (Date.now() > deadline) throw new Error(`the server did not start within ${startDeadlineMs} ms:\n${this.#log}`);
+      await sleep(20);
+    }
+  }
+
+  async #answers(): Promise<boolean> {
+    try {
+      return (await this.call('GET', '/health')).status === 200;
+    } catch {
+      return false; // nobody listens yet
+    }
   }
 
   /** As an operator stops it: sandboxes stay. Resolves to the exit code. */

@@ -49,13 +49,13 @@ test('no token, a wrong one, another sandbox\'s, the traffic token and the API k
 });
 
 test('a claim cannot be repeated by somebody else', async () => {
-  const claim = { sandbox_id: 'somebody', token: 'somebody-else', hostname: 'x', machine_id: '0'.repeat(32), entropy: '', default_user: 'root', sudo: true, env: {}, nameservers: [], limits: {} };
+  const claim = { sandbox_id: 'somebody', token: 'somebody-elses-token', hostname: 'x', machine_id: '0'.repeat(32), entropy: Buffer.alloc(64).toString('base64'), default_user: 'user', sudo: true, env: {}, nameservers: [], limits: { pids: 512, memory_bytes: 536_870_912 } };
   for (const key of [null, sandbox().envdAccessToken ?? '']) {
     const answer = await agent('POST', '/v1/claim', { key, json: claim });
     assert.equal(answer.status, 409);
     assert.equal(answer.json.code, 'already_claimed');
   }
-  assert.equal((await agent('GET', '/v1/processes', { key: 'somebody-else' })).status, 401);
+  assert.equal((await agent('GET', '/v1/processes', { key: 'somebody-elses-token' })).status, 401);
   assert.equal((await sandbox().commands.run('id -un')).stdout, 'user\n');
 });
 
