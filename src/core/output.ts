@@ -86,22 +86,3 @@ class BoundedText {
     return this.full ? text : text + decoder.end();
   }
 }
-
-/**
- * Output events as text, for streams that carry strings: a character whose bytes come in two events is given with the
- * second, and what is still open at the end comes before the exit.
- */
-export class TextOutput {
-  readonly #stdout = new StringDecoder('utf8');
-  readonly #stderr = new StringDecoder('utf8');
-
-  /** The text of this event, empty when it only began a character. */
-  write(stream: 'stdout' | 'stderr', data: Buffer): string {
-    return (stream === 'stdout' ? this.#stdout : this.#stderr).write(data);
-  }
-
-  /** What is left of characters that never became whole. */
-  end(): { readonly stdout: string; readonly stderr: string } {
-    return { stdout: this.#stdout.end(), stderr: this.#stderr.end() };
-  }
-}

@@ -122,6 +122,12 @@ describe('creating a sandbox', () => {
     });
   }
 
+  it('refuses a timeout that no date can hold, also without a limit', async () => {
+    await using server = await Server.start({ maxTimeoutSeconds: Number.MAX_SAFE_INTEGER });
+    await assert.rejects(server.create({ timeoutSeconds: Number.MAX_SAFE_INTEGER }), { code: 'invalid_argument', message: /the limit is 3153600000$/ });
+    await server.create({ timeoutSeconds: 3_153_600_000 });
+  });
+
   it('names the templates there are when one is unknown', async () => {
     await using server = await Server.start();
     await assert.rejects(server.create({ templateName: 'nope' }), { code: 'not_found', message: 'there is no template "nope"; there is: base' });
