@@ -1,0 +1,18 @@
+/**
+ * One outbound rule, parsed once. `text` is what the owner wrote; verdicts and logs name the rule by it.
+ *
+ * A `name` is lower case without a final dot. A `suffix` is written `*.example.com`, matches any depth below `example.com`, and not
+ * the apex itself. A `regex` is written `~pattern`, is matched against the whole host name by a linear-time engine.
+ */
+export type DestinationRule =
+  | { readonly kind: 'all'; readonly text: string }
+  | { readonly kind: 'cidr'; readonly text: string; readonly base: number; readonly prefix: number }
+  | { readonly kind: 'name'; readonly text: string; readonly name: string }
+  | { readonly kind: 'suffix'; readonly text: string; readonly suffix: string }
+  | { readonly kind: 'regex'; readonly text: string; readonly pattern: string };
+
+/** What a sandbox may reach. Empty lists mean no rule of that kind: both empty is the whole public internet. */
+export interface NetworkPolicy {
+  readonly allow: readonly DestinationRule[];
+  readonly deny: readonly DestinationRule[];
+}
