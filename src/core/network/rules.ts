@@ -1,3 +1,5 @@
+import type { Cidr } from './addresses.ts';
+
 /**
  * One outbound rule, parsed once. `text` is what the owner wrote; verdicts and logs name the rule by it.
  *
@@ -6,7 +8,7 @@
  */
 export type DestinationRule =
   | { readonly kind: 'all'; readonly text: string }
-  | { readonly kind: 'cidr'; readonly text: string; readonly base: number; readonly prefix: number }
+  | ({ readonly kind: 'cidr'; readonly text: string } & Cidr)
   | { readonly kind: 'name'; readonly text: string; readonly name: string }
   | { readonly kind: 'suffix'; readonly text: string; readonly suffix: string }
   | { readonly kind: 'regex'; readonly text: string; readonly pattern: string };
@@ -15,4 +17,17 @@ export type DestinationRule =
 export interface NetworkPolicy {
   readonly allow: readonly DestinationRule[];
   readonly deny: readonly DestinationRule[];
+}
+
+/** The same as texts: how policies are asked for and stored. */
+export interface NetworkRules {
+  readonly allow: readonly string[];
+  readonly deny: readonly string[];
+}
+
+export const openPolicy: NetworkPolicy = Object.freeze({ allow: Object.freeze([]), deny: Object.freeze([]) });
+
+/** What the owner wrote. */
+export function ruleTexts(policy: NetworkPolicy): NetworkRules {
+  return { allow: policy.allow.map((rule) => rule.text), deny: policy.deny.map((rule) => rule.text) };
 }
