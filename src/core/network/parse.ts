@@ -92,7 +92,8 @@ function weigh(pattern: string, field: string, text: string): number {
   try {
     return weighPattern(pattern);
   } catch (cause) {
-    const why = (cause as Error).message.replace(/^error parsing regexp: /, '');
+    // The engine shows its flags as if they had been written.
+    const why = (cause as Error).message.replace(/^error parsing regexp: /, '').replace('(?s)(?i)', '');
     throw refused(field, text, `is not a regular expression of RE2 (${why}); look-around and back references are not supported`);
   }
 }
