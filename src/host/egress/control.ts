@@ -1,0 +1,123 @@
+import { connect, type Socket } from 'node:net';
+import type { ConnectionEvent, EgressEntry } from '../../core/network/egress.ts';
+
+/** Version of the control protocol that this server speaks. */
+export const controlProtocol = 1;
+
+const lineLimit = 16 * 1024 * 1024;
+const callDeadlineMs = 5_000;
+
+export interface ConnectionBatch {
+  readonly k: number;
+  readonly items: readonly ConnectionEvent[];
+  readonly dropped: number;
+}
+
+interface Waiting {
+  readonly resolve: (answer: Record<string, unknown>) => void;
+  readonly reject: (reason: Error) => void;
+  readonly timer: NodeJS.Timeout;
+}
+
+/**
+ * One connection to the egress process: newline-delimited JSON over a Unix socket, requests numbered, answers in any order,
+ * pushed batches of connection events in between. Ends as a whole: every call that waits fails, `onEnd` is told once.
+ */
+export class ControlConnection {
+  readonly #socket: Socket;
+  readonly #waiting = new Map<number, Waiting>();
+  #next = 1;
+  #rest = '';
+  #ended = false;
+  onBatch: (batch: ConnectionBatch) => void = () => {};
+  onEnd: () => void = () => {};
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setEncoding('utf8');
+    socket.on('data', (text: string) => this.#take(text));
+    socket.on('error', () => {}); // 'close' follows
+    socket.on('close', () => this.#end());
+  }
+
+  /** @throws Error when nobody listens on the socket or the protocol is another one. */
+  static async open(path: string): Promise<ControlConnection> {
+    const socket = connect(path);
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', resolve);
+      socket.once('error', reject);
+    });
+    const connection = new ControlConnection(socket);
+    try {
+      const { protocol } = await connection.call({ op: 'hello', protocol: controlProtocol });
+      if (protocol !== controlProtocol) throw new Error(`the egress process speaks version ${String(protocol)} of the control protocol, not ${controlProtocol}`);
+      return connection;
+    } catch (reason) {
+      connection.close();
+      throw reason;
+    }
+  }
+
+  async admit(entry: EgressEntry): Promise<void> {
+    await this.call({ op: 'admit', entry });
+  }
+
+  async expel(address: string): Promise<void> {
+    await this.call({ op: 'expel', address });
+  }
+
+  /** Makes these the only entries. */
+  async table(entries: readonly EgressEntry[]): Promise<void> {
+    await this.call({ op: 'table', entries });
+  }
+
+  acknowledge(k: number): void {
+    if (!this.#ended) this.#socket.write(`${JSON.stringify({ ack: k })}\n`);
+  }
+
+  close(): void {
+    this.#socket.destroy();
+    this.#end();
+  }
+
+  call(request: Readonly<Record<string, unknown>>): Promise<Record<string, unknown>> {
+    if (this.#ended) return Promise.reject(new Error('the connection to the egress process has ended'));
+    const n = this.#next++;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#waiting.delete(n);
+        reject(new Error(`the egress process did not answer within ${callDeadlineMs / 1000} s`));
+      }, callDeadlineMs);
+      this.#waiting.set(n, { resolve, reject, timer });
+      this.#socket.write(`${JSON.stringify({ n, ...request })}\n`);
+    });
+  }
+
+  #take(text: string): void {
+    const lines = (this.#rest + text).split('\n');
+    this.#rest = lines.pop() ?? '';
+    if (this.#rest.length > lineLimit) return this.close();
+    for (const line of lines) this.#handle(JSON.parse(line) as Record<string, unknown>);
+  }
+
+  #handle(message: Record<string, unknown>): void {
+    if (message['event'] === 'connections') return this.onBatch(message as unknown as ConnectionBatch);
+    const waiting = this.#waiting.get(Number(message['n']));
+    if (waiting === undefined) return; // its deadline has passed
+    this.#waiting.delete(Number(message['n']));
+    clearTimeout(waiting.timer);
+    if (message['ok'] === true) waiting.resolve(message);
+    else waiting.reject(new Error(String(message['error'] ?? 'refused')));
+  }
+
+  #end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    for (const { reject, timer } of this.#waiting.values()) {
+      clearTimeout(timer);
+      reject(new Error('the connection to the egress process broke'));
+    }
+    this.#waiting.clear();
+    this.onEnd();
+  }
+}

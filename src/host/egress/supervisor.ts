@@ -1,0 +1,240 @@
+import { spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { PaddockError } from '../../core/errors.ts';
+import type { ConnectionEvent, Egress, EgressEntry } from '../../core/network/egress.ts';
+import type { Instance } from '../instance.ts';
+import type { HostLog } from '../log.ts';
+import { linkAddresses } from '../network/addresses.ts';
+import { isRunning, startTime } from '../process-table.ts';
+import { HostSetupError } from '../setup-error.ts';
+import { type ConnectionBatch, ControlConnection } from './control.ts';
+
+export interface EgressOptions {
+  /** Name servers, `address` or `address:port`; empty: the machine's. */
+  readonly dnsUpstreams: readonly string[];
+  readonly upstreamProxy: string | null;
+  readonly extraCaFile: string | null;
+}
+
+const program = fileURLToPath(new URL('../../egress/main.ts', import.meta.url));
+const startDeadlineMs = 10_000;
+const restartPauseMs = 100;
+const giveUpAfterMs = 5_000;
+
+/**
+ * Keeps the egress process running and its table right. The process has a life of its own: it outlives this server and keeps its
+ * table meanwhile; when it dies it is started again and gets the whole table before anything passes. Between the two nothing can
+ * leave: its sockets are gone, so connections are refused.
+ */
+export class EgressSupervisor implements Egress {
+  readonly #instance: Instance;
+  readonly #options: EgressOptions;
+  readonly #log: HostLog;
+  readonly #dir: string;
+  readonly #entries = new Map<string, EgressEntry>();
+  /** Counts changes of the entries, so that none slips by while a table is being sent. */
+  #version = 0;
+  #connection: ControlConnection | null = null;
+  #connected = Promise.withResolvers<ControlConnection>();
+  #closed = false;
+  #listener: (events: readonly ConnectionEvent[]) => Promise<void> = async () => {};
+
+  constructor(instance: Instance, options: EgressOptions, log: HostLog) {
+    this.#instance = instance;
+    this.#options = options;
+    this.#log = log;
+    this.#dir = join(instance.dataDir, 'host', 'egress');
+    this.#connected.promise.catch(() => {});
+  }
+
+  onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void {
+    this.#listener = listener;
+  }
+
+  /** Finds the process of an earlier server or starts one, and puts exactly these entries in force. */
+  async start(entries: readonly EgressEntry[]): Promise<void> {
+    mkdirSync(this.#dir, { recursive: true, mode: 0o700 });
+    for (const entry of entries) this.#entries.set(entry.address, entry);
+    try {
+      this.#take(await this.#reach());
+      await this.#connection?.table([...this.#entries.values()]);
+    } catch (reason) {
+      throw new HostSetupError(`The egress proxy cannot be started: ${(reason as Error).message}`, { cause: reason });
+    }
+  }
+
+  async admit(entry: EgressEntry): Promise<void> {
+    const before = this.#entries.get(entry.address);
+    this.#set(entry.address, entry);
+    try {
+      await (await this.#ready()).admit(entry);
+    } catch (reason) {
+      // What is not known to be in force must not come back with the next table.
+      this.#set(entry.address, before);
+      throw new PaddockError('no_capacity', `the network rules could not be put in force: ${(reason as Error).message}`, { retryAfterSeconds: 2 }, { cause: reason });
+    }
+  }
+
+  async expel(address: string): Promise<void> {
+    this.#set(address, undefined);
+    // Without a connection nothing of it can leave, and the next table does not have it.
+    await this.#connection?.expel(address).catch((reason: unknown) => this.#log.warn({ err: reason, address }, 'an address could not be expelled from the egress'));
+  }
+
+  /** Lets go of the process, which goes on with its table. */
+  close(): void {
+    this.#closed = true;
+    this.#connection?.close();
+    this.#connected.reject(new Error('the server is stopping'));
+  }
+
+  /** Ends the process: nothing leaves from any guest afterwards. */
+  async end(): Promise<void> {
+    this.close();
+    const process = this.#readPid();
+    if (process !== null && isRunning(process.pid, process.start)) {
+      kill(process.pid, 'SIGKILL');
+      while (isRunning(process.pid, process.start)) await sleep(5);
+    }
+    rmSync(this.#dir, { recursive: true, force: true });
+  }
+
+  #set(address: string, entry: EgressEntry | undefined): void {
+    this.#version++;
+    if (entry === undefined) this.#entries.delete(address);
+    else this.#entries.set(address, entry);
+  }
+
+  get #socketPath(): string {
+    return join(this.#dir, 'control.sock');
+  }
+
+  async #ready(): Promise<ControlConnection> {
+    if (this.#connection !== null) return this.#connection;
+    const timeout = sleep(giveUpAfterMs, undefined, { ref: false }).then(() => {
+      throw new Error('the egress proxy is being restarted');
+    });
+    return Promise.race([this.#connected.promise, timeout]);
+  }
+
+  async #reach(): Promise<ControlConnection> {
+    const found = this.#readPid();
+    if (found !== null && isRunning(found.pid, found.start)) {
+      try {
+        return await ControlConnection.open(this.#socketPath);
+      } catch (reason) {
+        this.#log.warn({ err: reason }, 'the egress process of an earlier server is not usable; starting another');
+        kill(found.pid, 'SIGKILL');
+      }
+    }
+    return this.#spawn();
+  }
+
+  async #spawn(): Promise<ControlConnection> {
+    rmSync(this.#socketPath, { force: true });
+    const { near: hostAddress } = linkAddresses(this.#instance.subnet, 0);
+    const settings = { netns: this.#instance.gatewayNetns, controlSocket: this.#socketPath, hostAddress, subnet: this.#instance.subnet.text, ...this.#options };
+    // A file, not a pipe: the process writes on after this server has gone.
+    const log = openSync(join(this.#dir, 'log'), 'a', 0o600);
+    const child = spawn(process.execPath, [program], {
+      stdio: ['ignore', log, log],
+      detached: true,
+      // Settings may hold a proxy's password, which does not belong on a command line.
+      env: { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin', PADDOCK_EGRESS: JSON.stringify(settings) },
+    });
+    closeSync(log);
+    child.unref();
+    let exit: string | null = null;
+    child.once('exit', (code, signal) => (exit = signal ?? `exit code ${code}`));
+    child.once('error', (reason) => (exit = reason.message));
+    const deadline = Date.now() + startDeadlineMs;
+    for (;;) {
+      try {
+        const connection = await ControlConnection.open(this.#socketPath);
+        writeFileSync(join(this.#dir, 'pid'), `${child.pid} ${startTime(child.pid!)}`);
+        return connection;
+      } catch (reason) {
+        if (exit !== null) throw new Error(`it ended with ${exit}: ${this.#lastWords()}`);
+        if (Date.now() > deadline) {
+          kill(child.pid!, 'SIGKILL');
+          throw new Error(`it did not answer within ${startDeadlineMs / 1000} s: ${(reason as Error).message}`);
+        }
+        await sleep(5);
+      }
+    }
+  }
+
+  #take(connection: ControlConnection): void {
+    this.#connection = connection;
+    connection.onBatch = (batch) => void this.#pass(connection, batch);
+    connection.onEnd = () => {
+      if (this.#connection !== connection) return;
+      this.#connection = null;
+      this.#connected = Promise.withResolvers();
+      this.#connected.promise.catch(() => {});
+      if (!this.#closed) void this.#recover();
+    };
+    this.#connected.resolve(connection);
+  }
+
+  /** After a death of the process: until it is back and has its table, nothing of any guest leaves. */
+  async #recover(): Promise<void> {
+    this.#log.warn({}, 'the egress proxy has gone; starting it again');
+    while (!this.#closed && this.#connection === null) {
+      try {
+        const connection = await this.#reach();
+        for (let sent = -1; sent !== this.#version; ) {
+          sent = this.#version;
+          await connection.table([...this.#entries.values()]);
+        }
+        if (this.#closed) connection.close();
+        else this.#take(connection);
+      } catch (reason) {
+        this.#log.error({ err: reason }, 'the egress proxy could not be started; trying again');
+        await sleep(restartPauseMs);
+      }
+    }
+  }
+
+  async #pass(connection: ControlConnection, batch: ConnectionBatch): Promise<void> {
+    for (;;) {
+      try {
+        if (batch.dropped > 0) this.#log.warn({ dropped: batch.dropped }, 'connection events were dropped because they came too fast');
+        await this.#listener(batch.items);
+        return connection.acknowledge(batch.k);
+      } catch (reason) {
+        this.#log.warn({ err: reason }, 'connection events could not be stored; trying again');
+        await sleep(1000);
+        if (this.#connection !== connection) return; // the next connection gets the batch again
+      }
+    }
+  }
+
+  #readPid(): { pid: number; start: string } | null {
+    try {
+      const [pid, start] = readFileSync(join(this.#dir, 'pid'), 'utf8').split(' ');
+      return pid === undefined || start === undefined ? null : { pid: Number(pid), start };
+    } catch {
+      return null;
+    }
+  }
+
+  #lastWords(): string {
+    try {
+      return readFileSync(join(this.#dir, 'log'), 'utf8').trim().slice(-500);
+    } catch {
+      return '';
+    }
+  }
+}
+
+function kill(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (reason) {
+    if ((reason as NodeJS.ErrnoException).code !== 'ESRCH') throw reason;
+  }
+}
