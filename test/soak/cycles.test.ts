@@ -8,7 +8,7 @@ import { eventually, sleep } from '../harness/wait.ts';
 import { short } from './pace.ts';
 
 const server = serverOfThisFile();
-const cycles = short ? 80 : 300;
+const cycles = short ? 60 : 300;
 const concurrency = 10;
 /** How often, on average, a guest is killed under its sandbox. */
 const oneDeathIn = 10;

@@ -10,7 +10,7 @@ import { quantile, short } from './pace.ts';
 
 const server = serverOfThisFile();
 const neighbour = sandboxOfThisFile();
-const samples = short ? 150 : 500;
+const samples = short ? 100 : 500;
 /** Below this a doubling is noise of the machine that runs the test. */
 const floorMs = 60;
 
