@@ -24,9 +24,9 @@ const (
 )
 
 // The bounds of the protocol page.
-var (
-	maxOutputPerProcess int64 = 8 << 20
-	maxOutputInAll      int64 = 64 << 20
+const (
+	maxOutputPerProcess = 8 << 20
+	maxOutputInAll      = 64 << 20
 )
 
 // Every process may keep this much whatever the others hold, so that full buffers that nobody empties cannot
@@ -100,7 +100,7 @@ func (o *output) append(stream byte, data []byte) {
 
 // makeRoom tells whether cost more fits, having dropped what may go.
 func (o *output) makeRoom(cost int64) bool {
-	for o.held+cost > maxOutputPerProcess || o.held > outputFloor && o.budget.total.Load()+cost > maxOutputInAll {
+	for o.held+cost > o.budget.perProcess || o.held > outputFloor && o.budget.total.Load()+cost > o.budget.inAll {
 		if len(o.entries) == 0 {
 			return true
 		}
@@ -298,20 +298,25 @@ func appendFrame(buf []byte, kind byte, number uint64, payload []byte) []byte {
 
 // outputBudget bounds the outputs of all processes together.
 type outputBudget struct {
-	total atomic.Int64
+	perProcess, inAll int64
+	total             atomic.Int64
 	// victims returns outputs that may be emptied, the best first.
 	victims func() []*output
+}
+
+func newOutputBudget(perProcess, inAll int64) *outputBudget {
+	return &outputBudget{perProcess: perProcess, inAll: inAll}
 }
 
 // reclaim empties outputs of ended processes that nobody reads when memory is short. It is called without any
 // output's lock.
 func (b *outputBudget) reclaim(cost int64) {
-	if b.total.Load()+cost <= maxOutputInAll || b.victims == nil {
+	if b.total.Load()+cost <= b.inAll || b.victims == nil {
 		return
 	}
 	for _, o := range b.victims() {
 		o.dropUnread()
-		if b.total.Load()+cost <= maxOutputInAll-maxOutputInAll/16 {
+		if b.total.Load()+cost <= b.inAll-b.inAll/16 {
 			return
 		}
 	}

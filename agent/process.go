@@ -115,7 +115,7 @@ type processes struct {
 
 func newProcesses(accounts *accounts, reaper *reaper, launcher *launcher, events *eventLog) *processes {
 	ps := &processes{accounts: accounts, reaper: reaper, launcher: launcher, events: events,
-		budget: &outputBudget{}, table: map[string]*process{}}
+		budget: newOutputBudget(maxOutputPerProcess, maxOutputInAll), table: map[string]*process{}}
 	ps.budget.victims = func() []*output {
 		ps.mu.Lock()
 		defer ps.mu.Unlock()

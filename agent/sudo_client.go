@@ -130,6 +130,7 @@ func parseSudoArgs(args []string) (*sudoOptions, error) {
 
 // sudoMain is the client: it runs as the caller and returns the exit code.
 func sudoMain(args []string) int {
+	fillStandardDescriptors()
 	complain := func(format string, args ...any) int {
 		fmt.Fprintf(os.Stderr, "sudo: "+format+"\n", args...)
 		return 1
@@ -193,15 +194,11 @@ func runSudo(conn *net.UnixConn, o *sudoOptions) (int, error) {
 		size := term.size()
 		req.Rows, req.Cols = size.Rows, size.Cols
 	}
-	fds, err := standardDescriptors()
-	if err != nil {
-		return 1, err
-	}
 	// Caught before the command starts, so that none is lost.
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGWINCH,
 		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGCONT)
-	if err := sendMessage(conn, req, fds...); err != nil {
+	if err := sendMessage(conn, req, 0, 1, 2); err != nil {
 		return 1, err
 	}
 	var started sudoStarted
@@ -273,19 +270,14 @@ func syscallGetwd() (string, error) {
 	return string(buf[:n-1]), nil
 }
 
-// standardDescriptors are 0, 1 and 2; one that is closed is replaced by /dev/null.
-func standardDescriptors() ([]int, error) {
-	fds := []int{0, 1, 2}
-	for i := range fds {
-		if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(i), syscall.F_GETFD, 0); errno == syscall.EBADF {
-			null, err := syscall.Open(os.DevNull, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
-			if err != nil {
-				return nil, err
-			}
-			fds[i] = null
+// fillStandardDescriptors opens /dev/null in the place of 0, 1 or 2 where one is closed. It comes first of all: the next
+// file the client opens would get the number, and the command would get that file.
+func fillStandardDescriptors() {
+	for fd := 0; fd <= 2; fd++ {
+		if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFD, 0); errno == syscall.EBADF {
+			syscall.Open(os.DevNull, syscall.O_RDWR, 0) // gives the lowest free number, which is fd
 		}
 	}
-	return fds, nil
 }
 
 // terminal is the caller's, reached through descriptor 0.

@@ -68,20 +68,20 @@ func serveTunnel(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer conn.Close()
-	outside, ok := tcpOf(conn)
+	outside, ok := conn.(*guestConn)
 	if !ok {
-		return nil
+		return fail("internal", "the connection is not one of the listener's")
 	}
 	if _, err := conn.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: paddock-tunnel\r\n" +
 		protocolHeader + ": " + strconv.Itoa(protocolVersion) + "\r\n\r\n")); err != nil {
 		return nil
 	}
-	splice(outside, inside, buffered.Reader)
+	splice(outside.TCPConn, inside, buffered.Reader, outside.noticeRestore)
 	return nil
 }
 
 // splice moves bytes both ways until both directions have ended, or one has failed.
-func splice(outside, inside *net.TCPConn, early *bufio.Reader) {
+func splice(outside, inside *net.TCPConn, early *bufio.Reader, failed func(error)) {
 	var both sync.WaitGroup
 	both.Add(2)
 	go func() {
@@ -94,7 +94,9 @@ func splice(outside, inside *net.TCPConn, early *bufio.Reader) {
 				return
 			}
 		}
-		forward(inside, outside)
+		if err := forward(inside, outside); err != nil {
+			failed(err)
+		}
 	}()
 	go func() {
 		defer both.Done()
@@ -104,7 +106,7 @@ func splice(outside, inside *net.TCPConn, early *bufio.Reader) {
 }
 
 // forward copies one direction. Its end becomes a half-close; a failure ends both directions.
-func forward(to, from *net.TCPConn) {
+func forward(to, from *net.TCPConn) error {
 	source, err := from.SyscallConn()
 	for err == nil {
 		var writeErr error
@@ -115,9 +117,10 @@ func forward(to, from *net.TCPConn) {
 	}
 	if isEOF(err) {
 		to.CloseWrite()
-		return
+		return nil
 	}
 	to.SetLinger(0)
 	to.Close()
 	from.Close()
+	return err
 }

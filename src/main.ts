@@ -1,5 +1,6 @@
 import { ConfigError, parseConfig } from './config.ts';
 import { OperatorError } from './commands/data-dir.ts';
+import { HostSetupError } from './host/setup-error.ts';
 
 /** The command line. Each command is loaded when it is asked for: `paddock keys` needs no HTTP server. */
 async function main(args: readonly string[]): Promise<number> {
@@ -17,6 +18,9 @@ async function main(args: readonly string[]): Promise<number> {
       return 0;
   }
   const { config, warnings } = parseConfig(process.env);
+  if (needRoot.has(command) && process.getuid?.() !== 0) {
+    throw new OperatorError(`"paddock ${command}" needs root: sandboxes take network namespaces, mounts and cgroups. Run it as root.`);
+  }
   switch (command) {
     case 'start':
       expectNone(rest);
@@ -38,6 +42,8 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
+const needRoot: ReadonlySet<string> = new Set(['start', 'stop', 'gc', 'keys']);
+
 function expectNone(args: readonly string[]): void {
   if (args.length > 0) throw new OperatorError(`"${args.join(' ')}" is not understood. "paddock help" shows all commands.`);
 }
@@ -47,7 +53,7 @@ try {
   // What is left open by then is not worth waiting for: everything that matters was closed by the command.
   process.exit();
 } catch (error) {
-  if (error instanceof OperatorError || error instanceof ConfigError) process.stderr.write(`paddock: ${error.message}\n`);
+  if (error instanceof OperatorError || error instanceof ConfigError || error instanceof HostSetupError) process.stderr.write(`paddock: ${error.message}\n`);
   else process.stderr.write(`paddock: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
   process.exit(1);
 }

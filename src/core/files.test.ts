@@ -23,7 +23,7 @@ describe('files', () => {
     await using server = await Server.start({ maxFileBytes: 10 });
     const { id } = await server.create();
     const { files, principal } = server;
-    const message = 'the file is larger than the limit of 10 bytes; write it in parts, or raise the limit';
+    const message = 'the file is larger than the limit of 10 bytes; write it in parts';
     await assert.rejects(files.write(principal, { id }, '/a', undefined, Buffer.alloc(11), never), { code: 'too_large', message });
     await assert.rejects(files.write(principal, { id }, '/a', undefined, Readable.from([Buffer.alloc(6), Buffer.alloc(6)]), never), { code: 'too_large', message });
     assert.equal(await files.exists(principal, { id }, '/a', undefined, never), false);

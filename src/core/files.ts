@@ -11,6 +11,7 @@ import type { CoreSettings } from './settings.ts';
 /** Linux takes no longer path. */
 const longestPath = 4095;
 const deepestList = 64;
+const mebibyte = 1024 * 1024;
 
 /** Files inside a sandbox. Errors of the guest keep their meaning: `not_found`, `no_space`, `invalid_argument`. */
 export class Files {
@@ -155,5 +156,5 @@ function assertPath(path: string): void {
 }
 
 function tooLarge(limit: number): PaddockError {
-  return new PaddockError('too_large', `the file is larger than the limit of ${limit} bytes; write it in parts, or raise the limit`);
+  return new PaddockError('too_large', `the file is larger than the limit of ${limit >= mebibyte ? `${limit / mebibyte} MiB` : `${limit} bytes`}; write it in parts`);
 }

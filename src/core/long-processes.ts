@@ -68,10 +68,14 @@ export class LongProcesses {
     return this.#waits.join(sandbox.id, process.id, caller, (all) => this.#collect(sandbox, guest, process, all));
   }
 
-  /** Kills the group; false when it had ended. Whoever reads or waits gets the exit first, and forgets the process then. */
+  /**
+   * Kills the group; false when it had ended. Whoever reads or waits gets the exit first, and forgets the process then. A
+   * stdio session can be replayed after its end however it came, so it is left to the guest's own bound on ended processes.
+   */
   async kill(sandbox: Sandbox, guest: Guest, process: KnownProcess, signal: AbortSignal): Promise<boolean> {
     const waited = this.#waits.has(sandbox.id, process.id);
     try {
+      if (process.kind === 'stdio') return await guest.sendSignal(process.id, 'SIGKILL', signal);
       if (this.#readers.removeAfter(sandbox.id, process.id) || waited) return await guest.sendSignal(process.id, 'SIGKILL', signal);
       const killed = await guest.removeProcess(process.id, signal);
       this.forget(sandbox, null, process);
@@ -97,7 +101,7 @@ export class LongProcesses {
     } catch (error) {
       throw signal.aborted ? abandoned(signal) : await this.#deps.sandboxes.explain(sandbox, error);
     } finally {
-      // A terminal that has shown its end is done; a stdio session can be read again until it is removed.
+      // A terminal that has shown its end is done; a stdio session can be read again.
       if (ended && process.kind === 'pty') this.#readers.removeAfter(sandbox.id, id);
       if (this.#readers.leave(sandbox.id, id)) this.forget(sandbox, guest, process);
     }

@@ -15,6 +15,7 @@ import type { HostLog } from './log.ts';
 import { ensureGateway, removeGateway } from './network/gateway.ts';
 import { bootId } from './process-table.ts';
 import type { Runtime, RuntimeHandle } from './runtime.ts';
+import { HostSetupError } from './setup-error.ts';
 import { type Slot, Slots } from './slots.ts';
 import { type InstalledTemplates, loadTemplates } from './templates.ts';
 
@@ -220,6 +221,6 @@ function readArtefact<T>(artefactsDir: string, name: string): T {
   try {
     return JSON.parse(readFileSync(file, 'utf8')) as T;
   } catch (cause) {
-    throw new Error(`${name} is not set up (${file} is missing): run "npm start", which sets everything up.`, { cause });
+    throw new HostSetupError(`${name} is not set up (${file} is missing): run "npm start", which sets everything up.`, { cause });
   }
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, realpathSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Subnet, parseSubnet } from './network/addresses.ts';
+import { HostSetupError } from './setup-error.ts';
 import { runTool } from './tool.ts';
 
 /**
@@ -57,9 +58,9 @@ async function settleSubnet(file: string, id: string, hostLink: string, wanted: 
   const kept = readIfPresent(file);
   if (wanted !== undefined) {
     const subnet = parseSubnet(wanted);
-    if (subnet === null) throw new Error(`PADDOCK_SUBNET is "${wanted}": give an IPv4 network from /16 to /24, such as 10.90.0.0/18.`);
+    if (subnet === null) throw new HostSetupError(`PADDOCK_SUBNET is "${wanted}": give an IPv4 network from /16 to /24, such as 10.90.0.0/18.`);
     if (kept === null) keep(file, subnet);
-    else if (kept !== subnet.text) throw new Error(`PADDOCK_SUBNET is ${subnet.text}, but this data directory uses ${kept}: stop everything first with "paddock stop --all".`);
+    else if (kept !== subnet.text) throw new HostSetupError(`PADDOCK_SUBNET is ${subnet.text}, but this data directory uses ${kept}: stop everything first with "paddock stop --all".`);
     return subnet;
   }
   const settled = kept === null ? null : parseSubnet(kept);
@@ -75,7 +76,7 @@ async function settleSubnet(file: string, id: string, hostLink: string, wanted: 
       return candidate;
     }
   }
-  throw new Error('No free IPv4 range was found in 10.0.0.0/8 for the sandboxes: set PADDOCK_SUBNET to a network that this machine does not use.');
+  throw new HostSetupError('No free IPv4 range was found in 10.0.0.0/8 for the sandboxes: set PADDOCK_SUBNET to a network that this machine does not use.');
 }
 
 async function rangesInUse(except: string): Promise<Subnet[]> {

@@ -1,6 +1,7 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Template, TemplateCatalog } from '../core/template.ts';
+import { HostSetupError } from './setup-error.ts';
 
 /** A template with the place of its root file system on this host. */
 export interface InstalledTemplate extends Template {
@@ -25,7 +26,7 @@ export function loadTemplates(artefactsDir: string): InstalledTemplates {
     if (current === null || typeof current['digest'] !== 'string') continue; // never finished building
     const home = join(dir, name, current['digest']);
     const manifest = readJson(join(home, 'manifest.json'));
-    if (manifest === null) throw new Error(`Template ${name} has no manifest in ${home}: remove the directory ${join(dir, name)} and run "npm start" to build it again.`);
+    if (manifest === null) throw new HostSetupError(`Template ${name} has no manifest in ${home}: remove the directory ${join(dir, name)} and run "npm start" to build it again.`);
     byName.set(name, parseManifest(manifest, name, join(home, 'rootfs')));
   }
   return Object.freeze({
@@ -39,7 +40,7 @@ function parseManifest(manifest: Record<string, unknown>, name: string, rootfs: 
   const limits = manifest['limits'] as Record<string, unknown> | undefined;
   const number = (key: string): number => {
     const value = limits?.[key];
-    if (typeof value !== 'number' || !(value > 0)) throw new Error(`Template ${name}: its manifest has no usable limits.${key}.`);
+    if (typeof value !== 'number' || !(value > 0)) throw new HostSetupError(`Template ${name}: its manifest has no usable limits.${key}.`);
     return value;
   };
   return Object.freeze({

@@ -83,8 +83,10 @@ test('two readers see the same', async () => {
 });
 
 test('killing ends the process and everybody who reads it', async () => {
-  const process = await sandbox().stdio.start('sleep 4911 & sleep 4912');
-  const reading = process.stream({});
+  const process = await sandbox().stdio.start('echo begun; sleep 4911 & sleep 4912');
+  const { promise: attached, resolve } = Promise.withResolvers<void>();
+  const reading = process.stream({ onStdout: () => resolve() });
+  await attached;
   assert.equal(await process.kill(), true);
   const { exitCode } = await within(10_000, 'the reader of a killed process', reading);
   assert.notEqual(exitCode, 0);

@@ -127,6 +127,21 @@ test('a death while the server is down is found at the next start, with a reason
   await eventually(() => guestGroupsOf(server.dataDir).length === 0);
 });
 
+test('a guest that dies while it is being created costs its client a repetition at most, not a wait', async () => {
+  for (const delayMs of [0, 40, 80, 120]) {
+    const before = new Set(guestGroupsOf(server.dataDir));
+    const create = server.call('POST', '/sandboxes', { json: {} });
+    const container = await eventually(() => guestGroupsOf(server.dataDir).find((name) => !before.has(name)) ?? false, { everyMs: 1 });
+    await sleep(delayMs);
+    die(guestProcessesOf(server.dataDir, container));
+    const answer = await within(8000, `a create whose guest died after ${delayMs} ms`, create);
+    assert.ok(answer.status === 201 || answer.status === 503, `${answer.status} ${answer.text}`);
+    if (answer.status === 201) await server.call('DELETE', `/sandboxes/${answer.json.sandbox_id}`);
+    await eventually(() => assert.deepEqual(guestGroupsOf(server.dataDir), []));
+  }
+  assert.equal((await server.call('GET', '/sandboxes')).json.total, 0);
+});
+
 test('a user who ends process 1 ends only the own sandbox, or nothing', async () => {
   const [suicidal, other] = await Promise.all([Sandbox.create(), Sandbox.create()]);
   await within(20_000, 'the kill of process 1', suicidal.commands.run('kill -9 1; kill -TERM 1; kill -SEGV 1; sleep 1; echo on', { user: 'root' }).catch(() => null));
