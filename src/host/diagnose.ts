@@ -3,7 +3,8 @@ import { arch, release } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Host } from '../core/host.ts';
-import { newSandboxId } from '../core/ids.ts';
+import { newSandboxId, type TeamId } from '../core/ids.ts';
+import type { NetworkPolicy } from '../core/network/rules.ts';
 import { childCgroups, detectCgroupVersion } from './cgroup.ts';
 import { type LocalHost, openHost } from './host.ts';
 import { silentLog } from './log.ts';
@@ -16,6 +17,9 @@ export interface Finding {
   readonly detail: string;
   readonly advice?: string;
 }
+
+/** Nothing may be reached: what the trial then reaches would be a hole. */
+const closed: NetworkPolicy = { allow: [], deny: [{ kind: 'all', text: '0.0.0.0/0' }] };
 
 const tools = ['ip', 'nft', 'mkfs.ext4', 'mount', 'umount', 'unshare', 'mkfifo'];
 
@@ -41,7 +45,7 @@ export async function* diagnose(options: { dataDir: string; artefactsDir: string
   try {
     const names = loadTemplates(options.artefactsDir).list().map((template) => template.name);
     yield check('templates', names.includes('base'), names.length === 0 ? 'none' : names.join(', '), 'run "npm start", which builds them');
-    host = await openHost({ dataDir, artefactsDir: options.artefactsDir, warmGuests: 0, log: silentLog });
+    host = await openHost({ dataDir, artefactsDir: options.artefactsDir, warmGuests: 0, egress: { dnsUpstreams: [], upstreamProxy: null, extraCaFile: null }, log: silentLog });
   } catch (reason) {
     yield check('artefacts', false, (reason as Error).message, 'run "npm start", which sets everything up');
     rmSync(dataDir, { recursive: true, force: true });
@@ -64,7 +68,7 @@ async function* tryOut(host: LocalHost): AsyncGenerator<Finding> {
     await host.recover(new Map());
     yield check('network', true, 'gateway namespace, link and rules are in place');
     const identity = { sandboxId: id, hostname: 'doctor', agentToken: `doctor-${id}`, defaultUser: 'user', sudo: true, env: {} };
-    await host.provision({ template, limits: template.limits, identity }, AbortSignal.timeout(60_000));
+    await host.provision({ template, limits: template.limits, identity, teamId: 'doctor' as TeamId, network: closed }, AbortSignal.timeout(60_000));
     yield check('sandbox starts', true, `gVisor guest booted and claimed in ${Math.round(performance.now() - started)} ms`);
   } catch (reason) {
     yield check('sandbox starts', false, (reason as Error).message, 'the message is runsc\'s or the kernel\'s own; docs/operations.md lists the known causes');

@@ -3,11 +3,14 @@ import { readFileSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { PaddockError } from '../core/errors.ts';
-import type { Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, Recovery } from '../core/host.ts';
-import type { SandboxId } from '../core/ids.ts';
+import type { Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery } from '../core/host.ts';
+import type { SandboxId, TeamId } from '../core/ids.ts';
+import type { ConnectionEvent } from '../core/network/egress.ts';
+import type { NetworkPolicy } from '../core/network/rules.ts';
 import { AgentClient, agentPort, agentProtocol } from './agent/client.ts';
 import { openCgroup } from './cgroup.ts';
 import { diskUsage, mountPoints, removeDisk } from './disk.ts';
+import { type EgressOptions, EgressSupervisor } from './egress/supervisor.ts';
 import { GvisorRuntime, type RunscBuild } from './gvisor/runtime.ts';
 import { Guests } from './guests.ts';
 import { type Instance, openInstance } from './instance.ts';
@@ -25,11 +28,13 @@ export interface HostOptions {
   readonly subnet?: string | undefined;
   /** Guests that wait per template. */
   readonly warmGuests: number;
+  readonly egress: EgressOptions;
   readonly log: HostLog;
 }
 
 /** A claimed guest. */
 interface Tenant {
+  readonly teamId: TeamId;
   readonly slot: Slot;
   readonly handle: RuntimeHandle;
   readonly client: AgentClient;
@@ -48,6 +53,7 @@ export class LocalHost implements Host {
   readonly #runtime: Runtime;
   readonly #slots: Slots;
   readonly #guests: Guests;
+  readonly #egress: EgressSupervisor;
   readonly #log: HostLog;
   readonly #tenants = new Map<SandboxId, Tenant>();
   readonly #endings = new Map<SandboxId, Promise<void>>();
@@ -59,6 +65,7 @@ export class LocalHost implements Host {
     this.#runtime = runtime;
     this.templates = templates;
     this.#log = options.log;
+    this.#egress = new EgressSupervisor(instance, options.egress, options.log);
     this.#slots = new Slots(instance, { ahead: slotsAhead, diskMb: templates.list()[0]?.limits.diskMb ?? 5120, log: options.log });
     this.#guests = new Guests(runtime, this.#slots, { dataDir: options.dataDir, warmGuests: options.warmGuests, parallelBoots: availableParallelism() + 1, log: options.log });
   }
@@ -71,24 +78,32 @@ export class LocalHost implements Host {
   async provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef> {
     const template = this.templates.byDigest(spec.template.digest);
     if (template === undefined) throw new PaddockError('not_found', `Template ${spec.template.name} (${spec.template.digest}) is not on this machine.`);
+    const { sandboxId } = spec.identity;
     const { slot, handle, client } = await this.#guests.take(template, signal, spec.lap);
     try {
+      // First the rules, then the identity: nothing of the owner's can run before both.
+      await this.#egress.admit({ sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
+      spec.lap?.('egress');
       await client.claim(spec.identity, randomBytes(16).toString('hex'), randomBytes(64), spec.limits, signal);
       signal.throwIfAborted();
       spec.lap?.('claim');
     } catch (reason) {
       client.end(new PaddockError('gone', 'the sandbox was not completed'));
-      await this.#guests.dispose({ slot, handle });
+      await this.#dispose({ slot, handle });
       throw reason;
     }
-    this.#tenants.set(spec.identity.sandboxId, { slot, handle, client, cpu: { at: Date.now(), micros: 0 } });
+    this.#tenants.set(sandboxId, { teamId: spec.teamId, slot, handle, client, cpu: { at: Date.now(), micros: 0 } });
     return { ...handle, slot: slot.number, address: slot.address, agentPort, agentProtocol };
   }
 
-  async recover(known: ReadonlyMap<SandboxId, { ref: GuestRef; agentToken: string }>): Promise<ReadonlyMap<SandboxId, Recovery>> {
+  async recover(known: ReadonlyMap<SandboxId, KnownGuest>): Promise<ReadonlyMap<SandboxId, Recovery>> {
     await ensureGateway(this.#instance);
     const recovered = new Map<SandboxId, Recovery>();
-    await Promise.all([...known].map(async ([id, { ref, agentToken }]) => recovered.set(id, await this.#attach(id, ref, agentToken))));
+    await Promise.all([...known].map(async ([id, guest]) => recovered.set(id, await this.#attach(id, guest))));
+    const entries = [...known].flatMap(([sandboxId, { ref, teamId, network }]) =>
+      recovered.get(sandboxId)?.alive === true ? [{ sandboxId, teamId, address: ref.address, policy: network }] : [],
+    );
+    await this.#egress.start(entries);
     await this.#sweep();
     this.#slots.start();
     for (const template of this.templates.list()) this.#guests.keep(template);
@@ -97,7 +112,7 @@ export class LocalHost implements Host {
     return recovered;
   }
 
-  async #attach(id: SandboxId, ref: GuestRef, agentToken: string): Promise<Recovery> {
+  async #attach(id: SandboxId, { ref, agentToken, teamId }: KnownGuest): Promise<Recovery> {
     if (ref.bootId !== bootId()) return { alive: false, death: { reason: 'host_rebooted', detail: 'The machine was rebooted while the sandbox ran.' } };
     const slot = await this.#slots.adopt(ref.slot, 0);
     if (!this.#runtime.isAlive(ref)) {
@@ -113,7 +128,7 @@ export class LocalHost implements Host {
       client.end(new PaddockError('gone', 'the sandbox could not be re-attached'));
       return { alive: false, death: { reason: 'agent_lost', detail: `The agent did not answer after the server's restart: ${(reason as Error).message}` } };
     }
-    this.#tenants.set(id, { slot, handle: ref, client, cpu: { at: Date.now(), micros: 0 } });
+    this.#tenants.set(id, { teamId, slot, handle: ref, client, cpu: { at: Date.now(), micros: 0 } });
     return { alive: true };
   }
 
@@ -131,6 +146,15 @@ export class LocalHost implements Host {
 
   guest(id: SandboxId): Guest {
     return this.#tenant(id).client;
+  }
+
+  async setNetwork(id: SandboxId, policy: NetworkPolicy): Promise<void> {
+    const { slot, teamId } = this.#tenant(id);
+    await this.#egress.admit({ sandboxId: id, teamId, address: slot.address, policy });
+  }
+
+  onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void {
+    this.#egress.onConnections(listener);
   }
 
   async usage(id: SandboxId): Promise<GuestUsage> {
@@ -157,6 +181,7 @@ export class LocalHost implements Host {
   async close(): Promise<void> {
     if (this.#pulse !== null) clearInterval(this.#pulse);
     for (const { client } of this.#tenants.values()) client.end(new PaddockError('guest_unreachable', 'the server is stopping; the sandbox goes on'));
+    this.#egress.close();
     await this.#guests.close();
     await this.#slots.close();
   }
@@ -166,6 +191,7 @@ export class LocalHost implements Host {
     await this.close();
     this.#tenants.clear();
     await this.#sweep();
+    await this.#egress.end();
     await removeGateway(this.#instance);
     await openCgroup(this.#instance.cgroup).remove();
     for (const point of mountPoints()) if (point.startsWith(`${this.#instance.slotsDir}/`)) await removeDisk(`${point}.img`, point);
@@ -180,7 +206,13 @@ export class LocalHost implements Host {
 
   #end(id: SandboxId, tenant: Tenant, error: PaddockError): Promise<void> {
     tenant.client.end(error);
-    return this.#remember(id, this.#guests.dispose(tenant));
+    return this.#remember(id, this.#dispose(tenant));
+  }
+
+  /** The address must lead nowhere before the slot can become somebody else's. */
+  async #dispose(guest: { readonly slot: Slot; readonly handle: RuntimeHandle }): Promise<void> {
+    await this.#egress.expel(guest.slot.address);
+    await this.#guests.dispose(guest);
   }
 
   #takePulse(): void {
@@ -195,7 +227,7 @@ export class LocalHost implements Host {
     const death = await this.#runtime.autopsy(tenant.handle.container, tenant.slot);
     tenant.client.end(new PaddockError('gone', `the sandbox has ended: ${death.reason}`, { reason: death.reason }));
     this.#deathListener(id, death);
-    await this.#guests.dispose(tenant);
+    await this.#dispose(tenant);
   }
 
   /** From here on the guest is nobody's; whoever asks for its end waits for this one. */

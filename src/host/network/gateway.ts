@@ -92,6 +92,8 @@ table inet paddock {
   chain input {
     iifname "lo" accept
     iifname "host0" icmp type echo-request accept
+    # What the egress proxy's own table has judged and handed to one of its sockets.
+    meta mark 0x50 accept
     meta nfproto ipv4 meta l4proto tcp reject with tcp reset
   }
   chain forward {
