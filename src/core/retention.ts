@@ -29,6 +29,7 @@ export class Retention {
     const now = this.#clock.now();
     await this.#store.sandboxes.purge(now - this.#settings.tombstoneDays * dayMs);
     await this.#store.events.purge(now - this.#settings.eventDays * dayMs, this.#settings.maxEvents);
+    await this.#store.networkEvents.purge(now - this.#settings.networkLogDays * dayMs, this.#settings.maxConnections);
   }
 
   #again(): void {

@@ -21,6 +21,9 @@ export interface CoreSettings {
   readonly tombstoneDays: number;
   readonly eventDays: number;
   readonly maxEvents: number;
+  /** How long connections stay in the network log, and how many over all sandboxes. */
+  readonly networkLogDays: number;
+  readonly maxConnections: number;
 }
 
 export const defaultSettings: CoreSettings = Object.freeze({
@@ -37,4 +40,6 @@ export const defaultSettings: CoreSettings = Object.freeze({
   tombstoneDays: 7,
   eventDays: 7,
   maxEvents: 1_000_000,
+  networkLogDays: 7,
+  maxConnections: 1_000_000,
 });

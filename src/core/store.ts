@@ -1,4 +1,5 @@
 import type { SandboxId, SandboxRef, TeamId } from './ids.ts';
+import type { ConnectionEvent, ConnectionVerdict } from './network/egress.ts';
 import type { Sandbox, SandboxState } from './sandbox.ts';
 
 export interface ApiKey {
@@ -31,7 +32,7 @@ export interface SandboxPage {
 }
 
 /** What a transition may change besides the state. */
-export type SandboxPatch = Partial<Pick<Sandbox, 'startedAt' | 'endAt' | 'timeoutSeconds' | 'guest' | 'end' | 'generation'>>;
+export type SandboxPatch = Partial<Pick<Sandbox, 'startedAt' | 'endAt' | 'timeoutSeconds' | 'guest' | 'end' | 'generation' | 'policy' | 'declared'>>;
 
 /** What else must still hold for a transition: the deadline that fell due has not been moved, say. */
 export type SandboxGuard = Partial<Pick<Sandbox, 'endAt'>>;
@@ -75,6 +76,34 @@ export interface EventStore {
   purge(before: number, keepNewest: number): Promise<number>;
 }
 
+/** One connection in the network log. */
+export interface LoggedConnection extends ConnectionEvent {
+  /** Grows with every entry of the log; not without holes. */
+  readonly seq: number;
+}
+
+/** What a listing of the network log asks for. Newest first; `before` is exclusive, `since` inclusive. */
+export interface ConnectionQuery {
+  readonly limit: number;
+  readonly verdict?: ConnectionVerdict;
+  readonly since?: number;
+  /** With `seq`: after the entry of the page before; without: started before this time. */
+  readonly before?: { readonly at: number; readonly seq?: number };
+}
+
+export interface ConnectionPage {
+  readonly items: readonly LoggedConnection[];
+  readonly more: boolean;
+}
+
+export interface NetworkEventStore {
+  /** Of each sandbox about the newest 10,000 stay. */
+  append(events: readonly (ConnectionEvent & { readonly teamId: TeamId })[]): Promise<void>;
+  list(teamId: TeamId, sandboxId: SandboxId, query: ConnectionQuery): Promise<ConnectionPage>;
+  /** Removes what began before `before`, and the oldest beyond about `keepNewest`; returns how many. */
+  purge(before: number, keepNewest: number): Promise<number>;
+}
+
 /** Deadlines of processes that outlive the request that started them, so that a restart of the server does not lose them. */
 export interface ProcessDeadline {
   readonly teamId: TeamId;
@@ -104,6 +133,7 @@ export interface KeyStore {
 export interface Store {
   readonly sandboxes: SandboxStore;
   readonly events: EventStore;
+  readonly networkEvents: NetworkEventStore;
   readonly processDeadlines: ProcessDeadlineStore;
   readonly keys: KeyStore;
   close(): Promise<void>;

@@ -16,15 +16,19 @@ function directory(): Disposable & { readonly file: string; readonly path: strin
   return { path, file: join(path, 'paddock.db'), [Symbol.dispose]: () => rmSync(path, { recursive: true }) };
 }
 
-const second: Migration = {
-  version: 2,
+/** The newest version there is, and one that comes after it. */
+const newest = migrations.length;
+const next = newest + 1;
+
+const change: Migration = {
+  version: next,
   name: 'a column more',
   async up(db) {
     await db.schema.alterTable('teams').addColumn('colour', 'text').execute();
   },
 };
 const failing: Migration = {
-  version: 2,
+  version: next,
   name: 'half a change',
   async up(db) {
     await db.schema.alterTable('teams').addColumn('colour', 'text').execute();
@@ -60,25 +64,25 @@ describe('opening the database', () => {
   it('copies an existing database beside itself before it is changed, and a new one not', async () => {
     using place = directory();
     await (await openDatabase(place.file)).destroy();
-    assert.equal(existsSync(`${place.file}.before-v1`), false);
-    await (await openDatabase(place.file, [...migrations, second])).destroy();
+    assert.equal(existsSync(`${place.file}.before-v${newest}`), false);
+    await (await openDatabase(place.file, [...migrations, change])).destroy();
     assert.deepEqual(columns(place.file), ['id', 'name', 'created_at', 'colour']);
-    assert.deepEqual(columns(`${place.file}.before-v2`), ['id', 'name', 'created_at']);
+    assert.deepEqual(columns(`${place.file}.before-v${next}`), ['id', 'name', 'created_at']);
     // The copy is a database that the old version opens.
-    await (await openDatabase(`${place.file}.before-v2`)).destroy();
+    await (await openDatabase(`${place.file}.before-v${next}`)).destroy();
   });
 
   it('changes nothing twice', async () => {
     using place = directory();
-    await (await openDatabase(place.file, [...migrations, second])).destroy();
-    await (await openDatabase(place.file, [...migrations, second])).destroy();
-    assert.equal(existsSync(`${place.file}.before-v2`), false);
+    await (await openDatabase(place.file, [...migrations, change])).destroy();
+    await (await openDatabase(place.file, [...migrations, change])).destroy();
+    assert.equal(existsSync(`${place.file}.before-v${next}`), false);
   });
 
   it('leaves a database as it was when a migration fails, and keeps every copy', async () => {
     using place = directory();
     await (await openDatabase(place.file)).destroy();
-    for (const copy of ['before-v2', 'before-v2.2']) {
+    for (const copy of [`before-v${next}`, `before-v${next}.2`]) {
       await assert.rejects(openDatabase(place.file, [...migrations, failing]), { code: 'internal', message: `the database ${place.file} cannot be opened: the change failed` });
       assert.ok(existsSync(`${place.file}.${copy}`));
     }
@@ -88,13 +92,13 @@ describe('opening the database', () => {
 
   it('refuses one of a newer version with a sentence, and leaves it alone', async () => {
     using place = directory();
-    await (await openDatabase(place.file, [...migrations, second])).destroy();
+    await (await openDatabase(place.file, [...migrations, change])).destroy();
     await assert.rejects(openDatabase(place.file), {
       code: 'internal',
-      message: `the database ${place.file} has schema version 2, made by a newer Paddock; this one knows up to 1. Start the newer Paddock`,
+      message: `the database ${place.file} has schema version ${next}, made by a newer Paddock; this one knows up to ${newest}. Start the newer Paddock`,
     });
-    writeFileSync(`${place.file}.before-v2`, '');
-    await assert.rejects(openDatabase(place.file), { message: new RegExp(`Start the newer Paddock, or put back the copy ${place.file}.before-v2$`) });
+    writeFileSync(`${place.file}.before-v${next}`, '');
+    await assert.rejects(openDatabase(place.file), { message: new RegExp(`Start the newer Paddock, or put back the copy ${place.file}.before-v${next}$`) });
   });
 
   it('says so when the file is no database', async () => {

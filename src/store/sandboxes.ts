@@ -4,6 +4,7 @@ import type { SandboxId, SandboxRef, ShortId, TeamId } from '../core/ids.ts';
 import type { EndReason, Sandbox, SandboxState, WireName } from '../core/sandbox.ts';
 import type { SandboxGuard, SandboxPage, SandboxPatch, SandboxQuery, SandboxStore } from '../core/store.ts';
 import { frozenJson, stored } from './fault.ts';
+import { Policies } from './policies.ts';
 import type { SandboxRow, Schema } from './schema.ts';
 import type { Sealer } from './sealer.ts';
 
@@ -15,6 +16,7 @@ const killed = sql.lit('killed');
 export class SqlSandboxes implements SandboxStore {
   readonly #db: Kysely<Schema>;
   readonly #sealer: Sealer;
+  readonly #policies = new Policies();
 
   constructor(db: Kysely<Schema>, sealer: Sealer) {
     this.#db = db;
@@ -109,7 +111,7 @@ export class SqlSandboxes implements SandboxStore {
     const row = await stored(`move the sandbox to ${to}`, () => {
       let update = this.#db
         .updateTable('sandboxes')
-        .set({ state: to, ...patchColumns(patch) })
+        .set({ state: to, ...this.#patchColumns(patch) })
         .where('id', '=', id)
         .where('state', 'in', from);
       if (guard.endAt !== undefined) update = update.where('end_at', guard.endAt === null ? 'is' : '=', guard.endAt);
@@ -158,7 +160,7 @@ export class SqlSandboxes implements SandboxStore {
       envs_sealed: this.#sealer.seal(envsOf(sandbox.id), JSON.stringify(sandbox.envs)),
       lifecycle: JSON.stringify(sandbox.lifecycle),
       declared: JSON.stringify(sandbox.declared),
-      policy: JSON.stringify(sandbox.policy),
+      policy: this.#policies.write(sandbox.policy),
       timeout_seconds: sandbox.timeoutSeconds,
       created_at: sandbox.createdAt,
       started_at: sandbox.startedAt,
@@ -185,7 +187,7 @@ export class SqlSandboxes implements SandboxStore {
       envs: frozenJson<Sandbox['envs']>(this.#sealer.open(envsOf(row.id), row.envs_sealed)),
       lifecycle: frozenJson<Sandbox['lifecycle']>(row.lifecycle),
       declared: frozenJson<Sandbox['declared']>(row.declared),
-      policy: frozenJson<Sandbox['policy']>(row.policy),
+      policy: this.#policies.read(row.policy),
       timeoutSeconds: row.timeout_seconds,
       createdAt: row.created_at,
       startedAt: row.started_at,
@@ -198,23 +200,25 @@ export class SqlSandboxes implements SandboxStore {
           : Object.freeze({ at: row.ended_at, reason: row.end_reason as EndReason, detail: row.end_detail ?? '' }),
     });
   }
+
+  #patchColumns(patch: SandboxPatch): Partial<SandboxRow> {
+    const columns: Partial<SandboxRow> = {};
+    if (patch.startedAt !== undefined) columns.started_at = patch.startedAt;
+    if (patch.endAt !== undefined) columns.end_at = patch.endAt;
+    if (patch.timeoutSeconds !== undefined) columns.timeout_seconds = patch.timeoutSeconds;
+    if (patch.generation !== undefined) columns.generation = patch.generation;
+    if (patch.guest !== undefined) columns.guest = patch.guest === null ? null : JSON.stringify(patch.guest);
+    if (patch.end !== undefined) {
+      columns.ended_at = patch.end?.at ?? null;
+      columns.end_reason = patch.end?.reason ?? null;
+      columns.end_detail = patch.end?.detail ?? null;
+    }
+    if (patch.policy !== undefined) columns.policy = this.#policies.write(patch.policy);
+    if (patch.declared !== undefined) columns.declared = JSON.stringify(patch.declared);
+    return columns;
+  }
 }
 
 function envsOf(id: string): string {
   return `sandboxes/${id}/envs`;
-}
-
-function patchColumns(patch: SandboxPatch): Partial<SandboxRow> {
-  const columns: Partial<SandboxRow> = {};
-  if (patch.startedAt !== undefined) columns.started_at = patch.startedAt;
-  if (patch.endAt !== undefined) columns.end_at = patch.endAt;
-  if (patch.timeoutSeconds !== undefined) columns.timeout_seconds = patch.timeoutSeconds;
-  if (patch.generation !== undefined) columns.generation = patch.generation;
-  if (patch.guest !== undefined) columns.guest = patch.guest === null ? null : JSON.stringify(patch.guest);
-  if (patch.end !== undefined) {
-    columns.ended_at = patch.end?.at ?? null;
-    columns.end_reason = patch.end?.reason ?? null;
-    columns.end_detail = patch.end?.detail ?? null;
-  }
-  return columns;
 }

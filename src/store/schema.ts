@@ -13,6 +13,7 @@ export interface Schema {
   sandbox_metadata: SandboxMetadataRow;
   process_deadlines: ProcessDeadlineRow;
   events: EventRow;
+  network_events: NetworkEventRow;
 }
 
 export interface SchemaVersionRow {
@@ -97,4 +98,23 @@ export interface EventRow {
   category: string;
   name: string;
   detail: string;
+}
+
+export interface NetworkEventRow {
+  seq: Generated<number>;
+  at: number;
+  team_id: string;
+  sandbox_id: string;
+  host: string | null;
+  address: string | null;
+  port: number;
+  protocol: string;
+  verdict: string;
+  match_rule: string;
+  rule: string | null;
+  reason: string;
+  bytes_sent: number;
+  bytes_received: number;
+  duration_ms: number;
+  count: number;
 }

@@ -6,6 +6,7 @@ import { describe, it } from 'node:test';
 import Database from 'better-sqlite3';
 import fc from 'fast-check';
 import { newSandboxId, newShortId, type SandboxId, type TeamId } from '../core/ids.ts';
+import { openPolicy } from '../core/network/rules.ts';
 import type { Sandbox, SandboxState } from '../core/sandbox.ts';
 import type { SandboxQuery } from '../core/store.ts';
 import { openStore, type SqlStore } from './store.ts';
@@ -45,7 +46,7 @@ function sandbox(teamId: TeamId, changes: Partial<Sandbox> = {}): Sandbox {
     envs: { API_KEY: 'very secret' },
     lifecycle: { onTimeout: 'kill', autoResume: false },
     declared: { network: { deny_out: ['0.0.0.0/0'] } },
-    policy: { allowPublicTraffic: true, audit: true },
+    policy: { allowPublicTraffic: true, audit: true, network: openPolicy, maskRequestHost: null },
     timeoutSeconds: 300,
     createdAt: Date.now(),
     startedAt: null,

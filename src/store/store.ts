@@ -1,9 +1,10 @@
 import type { Kysely } from 'kysely';
-import type { EventStore, KeyStore, ProcessDeadlineStore, SandboxStore, Store } from '../core/store.ts';
+import type { EventStore, KeyStore, NetworkEventStore, ProcessDeadlineStore, SandboxStore, Store } from '../core/store.ts';
 import { openDatabase } from './database.ts';
 import { SqlEvents } from './events.ts';
 import { stored } from './fault.ts';
 import { SqlKeys } from './keys.ts';
+import { SqlNetworkEvents } from './network-events.ts';
 import { SqlProcessDeadlines } from './process-deadlines.ts';
 import { SqlSandboxes } from './sandboxes.ts';
 import type { Schema } from './schema.ts';
@@ -37,6 +38,7 @@ export async function openStore(files: StoreFiles): Promise<SqlStore> {
 export class SqlStore implements Store {
   readonly sandboxes: SandboxStore;
   readonly events: EventStore;
+  readonly networkEvents: NetworkEventStore;
   readonly processDeadlines: ProcessDeadlineStore;
   readonly keys: KeyStore;
   readonly #db: Kysely<Schema>;
@@ -47,6 +49,7 @@ export class SqlStore implements Store {
     this.#sealer = sealer;
     this.sandboxes = new SqlSandboxes(db, sealer);
     this.events = new SqlEvents(db);
+    this.networkEvents = new SqlNetworkEvents(db);
     this.processDeadlines = new SqlProcessDeadlines(db);
     this.keys = new SqlKeys(db);
   }

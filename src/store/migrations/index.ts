@@ -1,5 +1,6 @@
 import type { Kysely } from 'kysely';
 import { firstTables } from './001-first-tables.ts';
+import { networkLog } from './002-network-log.ts';
 
 /** One step of the schema. Steps are never edited once released; a change is a new step. */
 export interface Migration {
@@ -9,4 +10,4 @@ export interface Migration {
   up(db: Kysely<any>): Promise<void>;
 }
 
-export const migrations: readonly Migration[] = [firstTables];
+export const migrations: readonly Migration[] = [firstTables, networkLog];

@@ -1,0 +1,55 @@
+import { PaddockError } from '../core/errors.ts';
+import { parsePolicy } from '../core/network/parse.ts';
+import { ruleTexts, type NetworkPolicy, type NetworkRules } from '../core/network/rules.ts';
+import type { EnforcedPolicy } from '../core/sandbox.ts';
+
+/** As stored: rules are texts. Rows from before sandboxes had a network have neither of the last two. */
+interface StoredPolicy {
+  readonly allowPublicTraffic: boolean;
+  readonly audit: boolean;
+  readonly network?: NetworkRules;
+  readonly maskRequestHost?: string | null;
+}
+
+const mostRemembered = 1000;
+
+/** Nothing was reachable from a sandbox of that time, and its owner has not said what should be. */
+const beforeNetworks: NetworkRules = { allow: [], deny: ['0.0.0.0/0'] };
+
+/**
+ * Policies between their row and their value. Rows are read far more often than policies change, and parsing a thousand rules takes
+ * milliseconds: the same text gives the same value again.
+ */
+export class Policies {
+  readonly #parsed = new Map<string, EnforcedPolicy>();
+
+  write(policy: EnforcedPolicy): string {
+    const { allowPublicTraffic, audit, network, maskRequestHost } = policy;
+    const row: StoredPolicy = { allowPublicTraffic, audit, network: ruleTexts(network), maskRequestHost };
+    return JSON.stringify(row);
+  }
+
+  read(text: string): EnforcedPolicy {
+    const known = this.#parsed.get(text);
+    if (known !== undefined) return known;
+    const row = JSON.parse(text) as StoredPolicy;
+    const policy: EnforcedPolicy = Object.freeze({
+      allowPublicTraffic: row.allowPublicTraffic,
+      audit: row.audit,
+      network: networkOf(row.network ?? beforeNetworks),
+      maskRequestHost: row.maskRequestHost ?? null,
+    });
+    if (this.#parsed.size >= mostRemembered) this.#parsed.clear();
+    this.#parsed.set(text, policy);
+    return policy;
+  }
+}
+
+function networkOf(rules: NetworkRules): NetworkPolicy {
+  try {
+    return parsePolicy(rules);
+  } catch (cause) {
+    // Never open what cannot be read: the row was damaged, or written by another version.
+    throw new PaddockError('internal', `the stored network rules cannot be read: ${(cause as Error).message}`, {}, { cause });
+  }
+}
