@@ -138,6 +138,8 @@ export class Creation {
     return {
       template,
       limits: unborn.limits,
+      teamId: unborn.teamId,
+      network: unborn.policy.network,
       ...(input.lap === undefined ? {} : { lap: input.lap }),
       identity: {
         sandboxId: unborn.id,

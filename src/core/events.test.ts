@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from './clock.ts';
 import { EventLog } from './events.ts';
 import { newSandboxId, type TeamId } from './ids.ts';
+import { openPolicy } from './network/rules.ts';
 import type { EventStore, PaddockEvent } from './store.ts';
 
 class MemoryEvents implements EventStore {
@@ -27,7 +28,7 @@ class MemoryEvents implements EventStore {
   }
 }
 
-const sandbox = (audit = true): Parameters<EventLog['ofSandbox']>[0] => ({ id: newSandboxId(), teamId: 'team' as TeamId, policy: { allowPublicTraffic: true, audit } });
+const sandbox = (audit = true): Parameters<EventLog['ofSandbox']>[0] => ({ id: newSandboxId(), teamId: 'team' as TeamId, policy: { allowPublicTraffic: true, audit, network: openPolicy, maskRequestHost: null } });
 
 describe('the event log', () => {
   it('writes in batches, in order, soon after', async () => {

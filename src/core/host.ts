@@ -1,5 +1,7 @@
 import type { Duplex, Readable } from 'node:stream';
-import type { SandboxId } from './ids.ts';
+import type { SandboxId, TeamId } from './ids.ts';
+import type { ConnectionEvent } from './network/egress.ts';
+import type { NetworkPolicy } from './network/rules.ts';
 import type { EndReason } from './sandbox.ts';
 import type { Limits, Template } from './template.ts';
 
@@ -42,6 +44,9 @@ export interface GuestSpec {
   readonly template: Template;
   readonly limits: Limits;
   readonly identity: GuestIdentity;
+  readonly teamId: TeamId;
+  /** What it may reach: in force before the guest is given its identity, so before anything of its owner's can run. */
+  readonly network: NetworkPolicy;
   /** Hears of the stages `slot`, `boot`, `agent` (or `waiting`, when a guest waited) and `claim`. */
   readonly lap?: Lap;
 }
@@ -61,6 +66,14 @@ export interface GuestUsage {
   readonly diskBytes: number;
 }
 
+/** What the core knows of a guest that should be alive after a restart of the server. */
+export interface KnownGuest {
+  readonly ref: GuestRef;
+  readonly agentToken: string;
+  readonly teamId: TeamId;
+  readonly network: NetworkPolicy;
+}
+
 /** The outcome of looking for a known guest after a restart of the server. */
 export type Recovery = { readonly alive: true } | { readonly alive: false; readonly death: GuestDeath };
 
@@ -72,17 +85,27 @@ export interface Host {
    */
   provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef>;
   /**
-   * Finds the guests that should be alive, re-attaches to them, and ends and removes everything of this instance that
-   * belongs to none of them. Called once, before anything else.
+   * Finds the guests that should be alive, re-attaches to them with their policies in force, and ends and removes everything of this
+   * instance that belongs to none of them. Called once, before anything else but the listeners.
    */
-  recover(known: ReadonlyMap<SandboxId, { ref: GuestRef; agentToken: string }>): Promise<ReadonlyMap<SandboxId, Recovery>>;
+  recover(known: ReadonlyMap<SandboxId, KnownGuest>): Promise<ReadonlyMap<SandboxId, Recovery>>;
   /** The live guest of a sandbox; throws `gone` when there is none. */
   guest(id: SandboxId): Guest;
   /** Ends the guest and returns all that it held. Succeeds when there is nothing to end. */
   destroy(id: SandboxId): Promise<void>;
+  /**
+   * Replaces what a live guest may reach, in one step. Resolves when the new policy is in force for every new connection; open ones
+   * that it denies are cut within 2 s. On failure the old one holds. Throws `gone` when there is no guest.
+   */
+  setNetwork(id: SandboxId, policy: NetworkPolicy): Promise<void>;
   usage(id: SandboxId): Promise<GuestUsage>;
   /** Called at most once per guest, when it dies without `destroy`. What it held is already being taken back. */
   onDeath(listener: (id: SandboxId, death: GuestDeath) => void): void;
+  /**
+   * Gets what guests connected to, or tried to, in batches; at most one call at a time. When the listener rejects, the same events come again
+   * later, within bounds. Set before `recover`.
+   */
+  onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void;
 }
 
 export type ProcessKind = 'command' | 'background' | 'stdio' | 'pty';

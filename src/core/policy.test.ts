@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { PaddockError } from './errors.ts';
+import { openPolicy, ruleTexts, type NetworkRules } from './network/rules.ts';
 import { assertEnforceable, defaultMaskPatterns, enforcedPolicy, globMatches, maskEnvs, type PolicyRequest } from './policy.ts';
 
 describe('a policy that asks for nothing more than what holds', () => {
@@ -13,25 +14,29 @@ describe('a policy that asks for nothing more than what holds', () => {
     ['audit on or off', { security: { audit: { enabled: false } } }],
     ['patterns for the echo', { security: { envSecurity: { maskPatterns: ['*_PIN'] } } }],
     ['no network', { network: { denyOut: ['0.0.0.0/0'] } }],
-    ['any denial', { network: { denyOut: ['*', 'ALL_TRAFFIC', '10.0.0.0/8', '1.2.3.4', 'evil.example', '*.evil.example', '~^x+$', '::/0', 'fd00::1'] } }],
+    ['rules of every form', { network: { allowOut: ['*', '10.0.0.0/8', 'a.example'], denyOut: ['*', 'ALL_TRAFFIC', '10.0.0.0/8', '1.2.3.4', 'evil.example', '*.evil.example', '~^x+$'] } }],
     ['an empty allow list', { network: { allowOut: [] } }],
     ['public traffic or none', { network: { allowPublicTraffic: false } }],
-    ['no masking of the host', { network: { maskRequestHost: false } }],
+    ['the usual host for programs inside', { network: { maskRequestHost: false }, security: { network: { maskRequestHost: true } } }],
+    ['another host for programs inside', { network: { maskRequestHost: 'app.example:${PORT}' } }],
   ];
   for (const [what, request] of accepted) it(`is accepted: ${what}`, () => assertEnforceable(request));
 });
 
-describe('a policy that cannot be enforced yet', () => {
+describe('a policy that cannot be read or not be enforced yet', () => {
   const refused: [string, PolicyRequest][] = [
-    ['network.allow_out', { network: { allowOut: ['a.example'] } }],
-    ['network.mask_request_host', { network: { maskRequestHost: 'a.example' } }],
-    ['network.mask_request_host', { network: { maskRequestHost: true } }],
+    ['network.mask_request_host', { network: { maskRequestHost: 'http://a.example' } }],
+    ['network.mask_request_host', { network: { maskRequestHost: 'a.example\r\nX-Evil: 1' } }],
+    ['network.mask_request_host', { network: { maskRequestHost: 'a.example:${PORT}${PORT}' } }],
+    ['security.network.mask_request_host', { security: { network: { maskRequestHost: '${HOST}' } } }],
+    ['network.allow_out[1]', { network: { allowOut: ['a.example', '::1'] } }],
     ['network.deny_out[1]', { network: { denyOut: ['*', 'not a host'] } }],
     ['network.deny_out[0]', { network: { denyOut: ['1.2.3.4/33'] } }],
     ['network.deny_out[0]', { network: { denyOut: [''] } }],
     ['network.deny_out[0]', { network: { denyOut: ['~'] } }],
+    ['security.network.deny_out[0]', { network: { denyOut: ['1.2.3.4'] }, security: { network: { denyOut: ['https://a.example'] } } }],
     ['network.deny_out', { network: { denyOut: Array.from({ length: 1001 }, () => '*') } }],
-    ['security.network.allow_out', { security: { network: { allowOut: ['*'] } } }],
+    ['security.network.allow_out[0]', { security: { network: { allowOut: ['a b'] } } }],
     ['security.pii.enabled', { security: { pii: { enabled: true } } }],
     ['security.injection_defense.domains', { security: { injectionDefense: { enabled: true, domains: ['*'] } } }],
     ['security.transformations', { security: { transformations: [{}] } }],
@@ -63,14 +68,20 @@ describe('a policy that cannot be enforced yet', () => {
 
 describe('what is in force', () => {
   it('is open to visitors and audited unless the request says otherwise', () => {
-    assert.deepEqual(enforcedPolicy({}), { allowPublicTraffic: true, audit: true });
-    assert.deepEqual(enforcedPolicy({ network: { allowPublicTraffic: false }, security: { audit: { enabled: false } } }), { allowPublicTraffic: false, audit: false });
+    assert.deepEqual(enforcedPolicy({}), { allowPublicTraffic: true, audit: true, network: openPolicy, maskRequestHost: null });
+    const { network, ...rest } = enforcedPolicy({ network: { allowPublicTraffic: false, allowOut: ['A.example'], maskRequestHost: 'b.example' }, security: { audit: { enabled: false } } });
+    assert.deepEqual(rest, { allowPublicTraffic: false, audit: false, maskRequestHost: 'b.example' });
+    assert.deepEqual(network, { allow: [{ kind: 'name', text: 'A.example', name: 'a.example' }], deny: [] });
   });
 
   it('takes from the policy what the network beside it leaves open', () => {
     assert.equal(enforcedPolicy({ security: { network: { allowPublicTraffic: false } } }).allowPublicTraffic, false);
     assert.equal(enforcedPolicy({ network: {}, security: { network: { allowPublicTraffic: false } } }).allowPublicTraffic, false);
     assert.equal(enforcedPolicy({ network: { allowPublicTraffic: true }, security: { network: { allowPublicTraffic: false } } }).allowPublicTraffic, true);
+    const rules = (request: PolicyRequest): NetworkRules => ruleTexts(enforcedPolicy(request).network);
+    assert.deepEqual(rules({ security: { network: { allowOut: ['a.example'] } } }), { allow: ['a.example'], deny: [] });
+    assert.deepEqual(rules({ network: { denyOut: ['*'] }, security: { network: { allowOut: ['a.example'], denyOut: ['b.example'] } } }), { allow: ['a.example'], deny: ['*'] });
+    assert.deepEqual(rules({ network: { allowOut: [] }, security: { network: { allowOut: ['a.example'] } } }), { allow: [], deny: [] });
   });
 });
 

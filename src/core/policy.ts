@@ -1,4 +1,7 @@
 import { PaddockError } from './errors.ts';
+import { parsePolicy } from './network/parse.ts';
+import type { NetworkPolicy } from './network/rules.ts';
+import { parseAuthority } from './network/target.ts';
 import type { EnforcedPolicy } from './sandbox.ts';
 
 /** What a create asks for in rules, after its wire has checked shapes and taken defaults and aliases apart. */
@@ -14,6 +17,7 @@ export interface NetworkRequest {
   readonly allowOut?: readonly string[];
   readonly denyOut?: readonly string[];
   readonly allowPublicTraffic?: boolean;
+  /** A text is the `Host` that programs behind the port proxy see; true and false stand for the usual one. */
   readonly maskRequestHost?: string | boolean;
 }
 
@@ -44,12 +48,11 @@ export const defaultMaskPatterns: readonly string[] = Object.freeze([
   '*_KEY', '*_SECRET', '*_TOKEN', '*_PASSWORD', '*_CREDENTIALS', 'API_KEY', 'SECRET_KEY',
 ]);
 
-const longestRule = 1000;
-const mostRules = 1000;
+const mostMaskPatterns = 1000;
 
 /**
- * Refuses, with the exact field, every rule that is not in force yet, so that nothing is accepted and ignored. Asking for
- * nothing is fine, and so is any `deny_out`: sandboxes have no way out, every denial already holds.
+ * Refuses, with the exact field, every rule that cannot be read, and every one that is not in force yet, so that nothing is
+ * accepted and ignored. Asking for nothing is fine.
  */
 export function assertEnforceable(request: PolicyRequest): void {
   assertNetwork('network', request.network ?? {});
@@ -71,10 +74,23 @@ export function assertEnforceable(request: PolicyRequest): void {
 
 /** The rules in force for a request that was accepted. What the network beside the policy leaves open, the policy's decides. */
 export function enforcedPolicy(request: PolicyRequest): EnforcedPolicy {
+  const network: NetworkRequest = { ...request.security?.network, ...request.network };
   return Object.freeze({
-    allowPublicTraffic: request.network?.allowPublicTraffic ?? request.security?.network?.allowPublicTraffic ?? true,
+    allowPublicTraffic: network.allowPublicTraffic ?? true,
     audit: request.security?.audit?.enabled ?? true,
+    network: parsePolicy({ allow: network.allowOut ?? [], deny: network.denyOut ?? [] }),
+    maskRequestHost: typeof network.maskRequestHost === 'string' && network.maskRequestHost !== '' ? network.maskRequestHost : null,
   });
+}
+
+/** Reads the outbound rules of a request whose lists stand under `path`; throws `invalid_argument` naming the rule. */
+export function outboundRules(path: string, network: Pick<NetworkRequest, 'allowOut' | 'denyOut'>): NetworkPolicy {
+  return parsePolicy({ allow: network.allowOut ?? [], deny: network.denyOut ?? [] }, { allow: `${path}.allow_out`, deny: `${path}.deny_out` });
+}
+
+/** The `Host` header for a program on this port. */
+export function hostSeenInside(policy: Pick<EnforcedPolicy, 'maskRequestHost'>, port: number): string {
+  return policy.maskRequestHost?.replaceAll('${PORT}', String(port)) ?? `localhost:${port}`;
 }
 
 /**
@@ -111,32 +127,16 @@ export function globMatches(pattern: string, text: string): boolean {
 }
 
 function assertNetwork(path: string, network: NetworkRequest): void {
-  if (some(network.allowOut)) refuse(`${path}.allow_out`);
-  if (network.maskRequestHost !== undefined && network.maskRequestHost !== false && network.maskRequestHost !== '') refuse(`${path}.mask_request_host`);
-  const rules = network.denyOut ?? [];
-  if (rules.length > mostRules) throw invalid(`${path}.deny_out`, `has ${rules.length} entries; the limit is ${mostRules}`);
-  for (const [i, rule] of rules.entries()) {
-    if (!isDestinationRule(rule)) {
-      throw invalid(`${path}.deny_out[${i}]`, `is no destination: ${JSON.stringify(rule.slice(0, 80))}; give an address, a CIDR, a host name, *.suffix, ~regex or *`);
-    }
+  outboundRules(path, network);
+  const mask = network.maskRequestHost;
+  if (typeof mask !== 'string' || mask === '') return;
+  if (parseAuthority(mask.replaceAll('${PORT}', '65535')) === null || /[^\x21-\x7e]/.test(mask)) {
+    throw invalid(`${path}.mask_request_host`, `must be a host or host:port, where \${PORT} stands for the port, not ${JSON.stringify(mask.slice(0, 80))}`);
   }
 }
 
-const ipv4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}(\/(3[0-2]|[12]?\d))?$/;
-const ipv6 = /^[0-9a-f:]*:[0-9a-f:.]*(\/(12[0-8]|1[01]\d|[1-9]?\d))?$/i;
-const hostName = /^(\*\.)?[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?$/i;
-
-function isDestinationRule(rule: string): boolean {
-  if (rule.length === 0 || rule.length > longestRule) return false;
-  if (rule === '*' || rule === 'ALL_TRAFFIC') return true;
-  if (rule.startsWith('~')) return rule.length > 1;
-  if (/^[\d./]+$/.test(rule)) return ipv4.test(rule);
-  if (rule.includes(':')) return ipv6.test(rule);
-  return rule.length <= 255 && hostName.test(rule);
-}
-
 function assertMaskPatterns(patterns: readonly string[]): void {
-  if (patterns.length > mostRules) throw invalid('security.env_security.mask_patterns', `has ${patterns.length} entries; the limit is ${mostRules}`);
+  if (patterns.length > mostMaskPatterns) throw invalid('security.env_security.mask_patterns', `has ${patterns.length} entries; the limit is ${mostMaskPatterns}`);
   for (const [i, pattern] of patterns.entries()) {
     if (pattern.length === 0 || pattern.length > 256) throw invalid(`security.env_security.mask_patterns[${i}]`, 'must have 1 to 256 characters');
   }

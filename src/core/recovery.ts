@@ -2,7 +2,7 @@ import type { Admission } from './admission.ts';
 import type { Creation } from './creation.ts';
 import type { Endings } from './endings.ts';
 import type { EventLog } from './events.ts';
-import type { GuestRef, Host } from './host.ts';
+import type { Host, KnownGuest } from './host.ts';
 import type { SandboxId } from './ids.ts';
 import { liveStates } from './sandbox.ts';
 import { guestStates } from './state.ts';
@@ -27,9 +27,10 @@ export async function recover(deps: RecoveryDeps): Promise<void> {
   const { store, host, tokens, admission, creation, endings, events } = deps;
   const rows = await store.sandboxes.inStates([...liveStates, 'killing']);
   for (const row of rows) admission.restore(row.id);
-  const known = new Map<SandboxId, { ref: GuestRef; agentToken: string }>();
+  const known = new Map<SandboxId, KnownGuest>();
   for (const row of rows) {
-    if (row.guest !== null && guestStates.includes(row.state)) known.set(row.id, { ref: row.guest, agentToken: tokens.agent(row) });
+    if (row.guest === null || !guestStates.includes(row.state)) continue;
+    known.set(row.id, { ref: row.guest, agentToken: tokens.agent(row), teamId: row.teamId, network: row.policy.network });
   }
   const found = await host.recover(known);
   await Promise.all(

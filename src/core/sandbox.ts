@@ -1,5 +1,6 @@
 import type { SandboxId, ShortId, TeamId } from './ids.ts';
 import type { GuestRef } from './host.ts';
+import type { NetworkPolicy } from './network/rules.ts';
 import type { Limits } from './template.ts';
 
 /**
@@ -41,6 +42,10 @@ export interface EnforcedPolicy {
   readonly allowPublicTraffic: boolean;
   /** Whether events beyond lifecycle and administration are kept. */
   readonly audit: boolean;
+  /** What may be reached from inside. */
+  readonly network: NetworkPolicy;
+  /** The `Host` that programs behind the port proxy see, with `${PORT}` for the port; null for the usual one. */
+  readonly maskRequestHost: string | null;
 }
 
 export interface SandboxEnd {

@@ -161,6 +161,15 @@ export class Sandboxes {
     return this.#enter(sandbox);
   }
 
+  /** Like `use`, for whoever has the traffic token. A stranger's token opens nothing and does not tell what there is: `unauthenticated`. */
+  async useByToken(ref: SandboxRef, trafficToken: string): Promise<{ readonly sandbox: Sandbox; readonly guest: Guest }> {
+    const sandbox = await this.#store.sandboxes.find(null, ref);
+    if (sandbox === null || !this.#tokens.opensTraffic(sandbox, trafficToken)) {
+      throw new PaddockError('unauthenticated', 'the traffic token is not the one of this sandbox; its traffic_access_token is');
+    }
+    return this.#enter(sandbox);
+  }
+
   /** `use`, with errors of the work explained: a guest that dies meanwhile is reported with the reason of its death. */
   async inside<T>(principal: Principal, ref: SandboxRef, work: (guest: Guest, sandbox: Sandbox) => Promise<T>): Promise<T> {
     const { sandbox, guest } = await this.use(principal, ref);

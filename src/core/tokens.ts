@@ -1,4 +1,4 @@
-import { createHmac } from 'node:crypto';
+import { createHmac, timingSafeEqual } from 'node:crypto';
 import { PaddockError } from './errors.ts';
 import type { Sandbox } from './sandbox.ts';
 
@@ -24,6 +24,12 @@ export class Tokens {
   /** For inbound traffic to the sandbox's ports. */
   traffic(sandbox: Identity): string {
     return `traffic-${this.#derive(sandbox, 'traffic')}`;
+  }
+
+  /** Whether a text is the traffic token of this sandbox; compared in constant time. */
+  opensTraffic(sandbox: Identity, text: string): boolean {
+    const [expected, given] = [Buffer.from(this.traffic(sandbox)), Buffer.from(text)];
+    return expected.length === given.length && timingSafeEqual(expected, given);
   }
 
   #derive(sandbox: Identity, kind: string): string {

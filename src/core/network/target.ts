@@ -5,14 +5,14 @@ import { canonicalName } from './names.ts';
 import type { NetworkPolicy } from './rules.ts';
 
 /** A host as somebody wrote it, parsed once: whatever the spelling, an address is an address and no name. */
-export type Host =
+export type ParsedHost =
   | { readonly kind: 'name'; readonly name: string }
   | { readonly kind: 'address'; readonly address: number }
   /** Not supported; `embedded` is the IPv4 address in it, if its form carries one. */
   | { readonly kind: 'ipv6'; readonly embedded: number | null };
 
 /** Null for what is neither an address in any spelling nor a host name. */
-export function parseHost(text: string): Host | null {
+export function parseHost(text: string): ParsedHost | null {
   const address = parseAddress(text);
   if (address !== null) return address.family === 4 ? { kind: 'address', address: address.address } : { kind: 'ipv6', embedded: address.embedded };
   const name = canonicalName(text);
@@ -20,7 +20,7 @@ export function parseHost(text: string): Host | null {
 }
 
 export interface Authority {
-  readonly host: Host;
+  readonly host: ParsedHost;
   /** Null when none is written. */
   readonly port: number | null;
 }
@@ -73,7 +73,7 @@ export function explain(policy: NetworkPolicy, target: string): Explanation {
 
 const ports: Readonly<Record<string, number>> = { http: 80, ws: 80, https: 443, wss: 443, ftp: 21, ssh: 22, git: 9418, postgres: 5432, postgresql: 5432, mysql: 3306, redis: 6379, mongodb: 27_017, amqp: 5672 };
 
-function parseTarget(target: string): { readonly host: Host; readonly port: number } {
+function parseTarget(target: string): { readonly host: ParsedHost; readonly port: number } {
   const url = /^([a-z][a-z0-9+.-]*):\/\/(?:[^/?#]*@)?([^/?#]*)/i.exec(target);
   const scheme = url?.[1]?.toLowerCase() ?? 'https';
   const authority = parseAuthority(url?.[2] ?? target);
@@ -92,12 +92,12 @@ function explainIpv6(embedded: number | null, port: number): Explanation {
   return Object.freeze({ host: null, address: null, port, verdict, dials: null, notes: Object.freeze([]) });
 }
 
-function dialled(host: Host, port: number): string {
+function dialled(host: ParsedHost, port: number): string {
   if (host.kind === 'name') return `${host.name}:${port}, at an address that the server itself resolves`;
   return host.kind === 'address' ? `${formatAddress(host.address)}:${port}` : '';
 }
 
-function* notesOf(policy: NetworkPolicy, host: Host, verdict: Verdict): Generator<string> {
+function* notesOf(policy: NetworkPolicy, host: ParsedHost, verdict: Verdict): Generator<string> {
   if (host.kind === 'name') {
     yield 'Blocked all the same if the name resolves to nothing but addresses outside the public internet.';
     if (verdict.matchRule === 'default' && policy.deny.some((rule) => rule.kind === 'cidr')) yield 'Blocked if it resolves to an address that deny_out has.';

@@ -1,19 +1,25 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PaddockError } from '../errors.ts';
-import type { Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, Recovery } from '../host.ts';
+import type { Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery } from '../host.ts';
 import type { SandboxId } from '../ids.ts';
+import type { ConnectionEvent } from '../network/egress.ts';
+import type { NetworkPolicy } from '../network/rules.ts';
 import { MemoryGuest } from './memory-guest.ts';
 
 /** A machine made of memory, for tests of the core. It checks what a real one relies on, and outlives the core that uses it. */
 export class MemoryHost implements Host {
   readonly guests = new Map<SandboxId, MemoryGuest>();
   readonly specs: GuestSpec[] = [];
+  /** What is in force. */
+  readonly networks = new Map<SandboxId, NetworkPolicy>();
   /** Called while a guest is made and ended; may wait or throw. */
   onProvision: (spec: GuestSpec, signal: AbortSignal) => Promise<void> = async () => undefined;
   onDestroy: (id: SandboxId) => Promise<void> = async () => undefined;
+  onSetNetwork: (id: SandboxId, policy: NetworkPolicy) => Promise<void> = async () => undefined;
   readonly #dead = new Map<SandboxId, GuestDeath>();
   readonly #busy = new Set<SandboxId>();
   #listener: ((id: SandboxId, death: GuestDeath) => void) | null = null;
+  #connections: ((events: readonly ConnectionEvent[]) => Promise<void>) | null = null;
   #slots = 0;
 
   async provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef> {
@@ -21,6 +27,7 @@ export class MemoryHost implements Host {
     this.#exclusive(id);
     try {
       this.specs.push(spec);
+      this.networks.set(id, spec.network);
       await this.onProvision(spec, signal);
       signal.throwIfAborted();
       this.guests.set(id, new MemoryGuest());
@@ -41,13 +48,15 @@ export class MemoryHost implements Host {
     }
   }
 
-  async recover(known: ReadonlyMap<SandboxId, { ref: GuestRef; agentToken: string }>): Promise<ReadonlyMap<SandboxId, Recovery>> {
+  async recover(known: ReadonlyMap<SandboxId, KnownGuest>): Promise<ReadonlyMap<SandboxId, Recovery>> {
     const found = new Map<SandboxId, Recovery>();
     for (const id of known.keys()) {
       const death = this.#dead.get(id) ?? { reason: 'host_rebooted' as const, detail: 'the machine was rebooted' };
       found.set(id, this.guests.has(id) ? { alive: true } : { alive: false, death });
     }
     for (const id of this.guests.keys()) if (!known.has(id)) this.guests.delete(id);
+    this.networks.clear();
+    for (const [id, { network }] of known) if (this.guests.has(id)) this.networks.set(id, network);
     return found;
   }
 
@@ -67,6 +76,7 @@ export class MemoryHost implements Host {
       await this.onDestroy(id);
       this.guests.get(id)?.die();
       this.guests.delete(id);
+      this.networks.delete(id);
     } finally {
       this.#busy.delete(id);
     }
@@ -77,8 +87,23 @@ export class MemoryHost implements Host {
     return { at: Date.now(), cpuPercent: 12.5, memoryBytes: 128 << 20, diskBytes: 50 << 20 };
   }
 
+  async setNetwork(id: SandboxId, policy: NetworkPolicy): Promise<void> {
+    this.memory(id);
+    await this.onSetNetwork(id, policy);
+    this.networks.set(id, policy);
+  }
+
   onDeath(listener: (id: SandboxId, death: GuestDeath) => void): void {
     this.#listener = listener;
+  }
+
+  onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void {
+    this.#connections = listener;
+  }
+
+  /** Guests have connected somewhere; rejects when the core does not take it. */
+  async connected(...events: readonly ConnectionEvent[]): Promise<void> {
+    await this.#connections?.(events);
   }
 
   /** The guest dies by itself; the core is told a moment later. */
@@ -104,11 +129,14 @@ export class MemoryHost implements Host {
       recover: (known) => reach(() => this.recover(known)),
       guest: (id) => this.guest(id),
       destroy: (id) => reach(() => this.destroy(id)),
+      setNetwork: (id, policy) => reach(() => this.setNetwork(id, policy)),
       usage: (id) => reach(() => this.usage(id)),
+      onConnections: (listener) => this.onConnections(listener),
       onDeath: (listener) => this.onDeath(listener),
       cut: () => {
         alive = false;
         this.#listener = null;
+        this.#connections = null;
         this.#busy.clear();
       },
     };

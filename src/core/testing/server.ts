@@ -7,6 +7,7 @@ import type { Clock } from '../clock.ts';
 import type { CreateSandbox } from '../create-input.ts';
 import { EventLog } from '../events.ts';
 import { Files } from '../files.ts';
+import { Networks } from '../networks.ts';
 import { Ports } from '../ports.ts';
 import type { Principal } from '../principal.ts';
 import { Processes } from '../processes.ts';
@@ -49,6 +50,7 @@ export class Server {
   sandboxes!: Sandboxes;
   processes!: Processes;
   files!: Files;
+  networks!: Networks;
   ports!: Ports;
   access!: Access;
   principal!: Principal;
@@ -99,6 +101,7 @@ export class Server {
     const events = new EventLog({ store: store.events, clock });
     const tokens = new Tokens(store.deriveKey('sandbox tokens'));
     const sandboxes = new Sandboxes({ store: { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) }, host, templates: catalog, clock, tokens, settings, events });
+    this.networks = new Networks({ sandboxes, store, host, clock, events, settings });
     this.store = store;
     this.events = events;
     this.sandboxes = sandboxes;
