@@ -24,9 +24,9 @@ describe('the data plane', () => {
       open: async (target, headers) => {
         if (headers['x-api-key'] !== 'good') throw new PaddockError('unauthenticated', 'no key');
         const port = parsePort(target.port);
-        return { tunnel: await open(port), port };
+        return { tunnel: await open(port), host: `localhost:${port}` };
       },
-      privateHeaders: () => new Set(['x-api-key', 'authorization']),
+      privateHeaders: async () => new Set(['x-api-key', 'authorization']),
       failure: (error) => ({ status: error.code === 'unauthenticated' ? 401 : 502, headers: { 'x-kind': 'failure' }, body: { message: error.message } }),
     };
     plane = new DataPlane([entrance], () => 'r-1', () => {});

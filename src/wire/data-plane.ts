@@ -15,6 +15,13 @@ export interface PortTarget {
   readonly prefix: string;
 }
 
+/** A connection to a program. */
+export interface OpenTarget {
+  readonly tunnel: Duplex;
+  /** The `Host` that the program is to see. */
+  readonly host: string;
+}
+
 /** Made once: an abort without a reason makes an exception with a stack for every request. */
 const clientLeft = new PaddockError('conflict', 'the client has left');
 
@@ -23,9 +30,9 @@ export interface Entrance {
   /** The target a request names, or null when the request is for somebody else. */
   claims(request: IncomingMessage): PortTarget | null;
   /** A connection to the program. Throws what `failure` can present: no key, no sandbox, a bad port, nothing listening. */
-  open(target: PortTarget, headers: IncomingHttpHeaders, signal: AbortSignal): Promise<{ readonly tunnel: Duplex; readonly port: number }>;
+  open(target: PortTarget, headers: IncomingHttpHeaders, signal: AbortSignal): Promise<OpenTarget>;
   /** Headers, in lower case, that are for Paddock and never reach the program. */
-  privateHeaders(headers: IncomingHttpHeaders): ReadonlySet<string>;
+  privateHeaders(headers: IncomingHttpHeaders): Promise<ReadonlySet<string>>;
   /** What a client is told; `requestId` is where the log has more. */
   failure(error: PaddockError, requestId: string): { readonly status: number; readonly headers: Readonly<Record<string, string>>; readonly body: object };
 }
@@ -92,8 +99,9 @@ export class DataPlane {
     const left = new AbortController();
     response.once('close', () => left.abort(clientLeft));
     try {
-      const { tunnel, port } = await entrance.open(target, request.headers, left.signal);
-      await forwardRequest({ request, response, tunnel, port, target, withhold: entrance.privateHeaders(request.headers) });
+      const withhold = await entrance.privateHeaders(request.headers);
+      const { tunnel, host } = await entrance.open(target, request.headers, left.signal);
+      await forwardRequest({ request, response, tunnel, host, target, withhold });
     } catch (error) {
       if (!left.signal.aborted) this.#fail(entrance, error, response);
     }
@@ -103,8 +111,9 @@ export class DataPlane {
     const left = new AbortController();
     socket.once('close', () => left.abort(clientLeft));
     try {
-      const { tunnel, port } = await entrance.open(target, request.headers, left.signal);
-      await forwardUpgrade({ request, socket, head, tunnel, port, target, withhold: entrance.privateHeaders(request.headers) });
+      const withhold = await entrance.privateHeaders(request.headers);
+      const { tunnel, host } = await entrance.open(target, request.headers, left.signal);
+      await forwardUpgrade({ request, socket, head, tunnel, host, target, withhold });
     } catch (error) {
       if (left.signal.aborted) return;
       // The HTTP server has let go of this connection, so the answer needs a response of its own.

@@ -8,7 +8,8 @@ interface Forwarding {
   readonly request: IncomingMessage;
   /** Bytes to and from the program; belongs to this call from here on. */
   readonly tunnel: Duplex;
-  readonly port: number;
+  /** The `Host` that the program is to see. */
+  readonly host: string;
   readonly target: PortTarget;
   readonly withhold: ReadonlySet<string>;
 }
@@ -62,13 +63,13 @@ function tie(tunnel: Duplex, client: ServerResponse | Duplex): boolean {
 }
 
 function openUpstream(forwarding: Forwarding, upgrade: boolean): ClientRequest {
-  const { request, tunnel, port, target, withhold } = forwarding;
+  const { request, tunnel, host, target, withhold } = forwarding;
   const upstream = sendRequest({
     createConnection: () => tunnel,
     method: request.method!,
     path: target.path,
     setHost: false,
-    headers: requestHeaders({ request, port, prefix: target.prefix, withhold, upgrade }),
+    headers: requestHeaders({ request, host, prefix: target.prefix, withhold, upgrade }),
   });
   upstream.on('error', () => tunnel.destroy()); // also after the answer has begun; who waits hears it too
   return upstream;

@@ -13,7 +13,8 @@ function isForwardingHeader(name: string): boolean {
 
 interface Outgoing {
   readonly request: IncomingMessage;
-  readonly port: number;
+  /** The `Host` for the program. */
+  readonly host: string;
   readonly prefix: string;
   /** Lower-case names that stay here. */
   readonly withhold: ReadonlySet<string>;
@@ -23,23 +24,23 @@ interface Outgoing {
 /**
  * The headers for the program, as a flat list of names and values in the client's order and spelling.
  *
- * `Host` becomes `localhost:<port>`, which every development server accepts; most refuse names they do not know. The original one is in
- * `X-Forwarded-Host`. An `Origin` of the same place follows, so that what was same-origin for the browser is so for the program.
+ * `Host` is what the owner wants it to be, usually `localhost:<port>`, which every development server accepts; most refuse names they do
+ * not know. The original one is in `X-Forwarded-Host`. An `Origin` of the same place follows, so that what was same-origin for the browser is so for the program.
  */
-export function requestHeaders({ request, port, prefix, withhold, upgrade }: Outgoing): string[] {
+export function requestHeaders({ request, host, prefix, withhold, upgrade }: Outgoing): string[] {
   const dropped = connectionHeaders(request.headers.connection);
-  const host = request.headers.host ?? '';
+  const asked = request.headers.host ?? '';
   const scheme = (request.socket as Partial<TLSSocket>).encrypted ? 'https' : 'http';
-  const headers: string[] = ['Host', `localhost:${port}`];
+  const headers: string[] = ['Host', host];
   for (let i = 0; i < request.rawHeaders.length; i += 2) {
     const name = request.rawHeaders[i]!;
     const value = request.rawHeaders[i + 1]!;
     const lower = name.toLowerCase();
     // `Expect` was answered here already.
     if (lower === 'host' || lower === 'expect' || hopByHop.has(lower) || dropped.has(lower) || withhold.has(lower) || isForwardingHeader(lower)) continue;
-    headers.push(name, lower === 'origin' && value === `${scheme}://${host}` ? `http://localhost:${port}` : value);
+    headers.push(name, lower === 'origin' && value === `${scheme}://${asked}` ? `http://${host}` : value);
   }
-  headers.push('X-Forwarded-For', request.socket.remoteAddress ?? 'unknown', 'X-Forwarded-Proto', scheme, 'X-Forwarded-Host', host);
+  headers.push('X-Forwarded-For', request.socket.remoteAddress ?? 'unknown', 'X-Forwarded-Proto', scheme, 'X-Forwarded-Host', asked);
   if (prefix !== '') headers.push('X-Forwarded-Prefix', prefix);
   if (upgrade) headers.push('Connection', 'Upgrade', 'Upgrade', request.headers.upgrade ?? 'websocket');
   // Not `close`, although nothing follows: programs then close in the middle of a body they did not want, and their answer is lost.
