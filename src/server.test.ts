@@ -302,6 +302,7 @@ async function serve(core: Core): Promise<[Server, URL]> {
     sandboxes: core.sandboxes,
     processes: core.processes,
     files: core.files,
+    networks: core.networks,
     ports: core.ports,
     templates: { find: (name) => (name === 'base' ? base : undefined), list: () => [base] },
     tokens: new Tokens(core.store.deriveKey('sandbox tokens')),

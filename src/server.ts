@@ -6,7 +6,7 @@ import { listRoutes, type RouteTable } from './wire/route-table.ts';
 import { DataPlane } from './wire/data-plane.ts';
 import { declawWire } from './wire/declaw/index.ts';
 import type { DeclawDependencies } from './wire/declaw/dependencies.ts';
-import { PortEntrance } from './wire/declaw/ports.ts';
+import { HostEntrance, PortEntrance } from './wire/declaw/ports.ts';
 
 /** What the server is put together from. */
 export interface ServerDependencies extends Omit<DeclawDependencies, 'stopping'> {
@@ -44,7 +44,7 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
   const draining = new AbortController();
   const expired = new AbortController();
   const newId = requestIds();
-  const dataPlane = new DataPlane([new PortEntrance(deps)], newId, (err, reqId) => deps.log.error({ err, reqId }, 'port traffic failed'));
+  const dataPlane = new DataPlane([new HostEntrance(deps), new PortEntrance(deps)], newId, (err, reqId) => deps.log.error({ err, reqId }, 'port traffic failed'));
   const app = Fastify({
     loggerInstance: deps.log,
     logController: new LogController({ disableRequestLogging: true }),

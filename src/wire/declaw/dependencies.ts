@@ -3,6 +3,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { Access } from '../../core/access.ts';
 import type { Clock } from '../../core/clock.ts';
 import type { Files } from '../../core/files.ts';
+import type { Networks } from '../../core/networks.ts';
 import type { Ports } from '../../core/ports.ts';
 import type { Processes } from '../../core/processes.ts';
 import type { Sandboxes } from '../../core/sandboxes.ts';
@@ -19,11 +20,12 @@ export interface DeclawDependencies {
   readonly sandboxes: Sandboxes;
   readonly processes: Processes;
   readonly files: Files;
+  readonly networks: Networks;
   readonly ports: Ports;
   readonly templates: TemplateCatalog;
   readonly tokens: Tokens;
   readonly clock: Clock;
-  /** Shown as `sandbox_domain`. */
+  /** Shown as `sandbox_domain`; ports are at `<port>-<id>.<domain>`. */
   readonly domain: string;
   /** Longest life of a sandbox in seconds; 0 means no limit. */
   readonly maxTimeoutSeconds: number;

@@ -11,6 +11,7 @@ import { parsePublicId, sandboxNotFound } from './ids.ts';
 import { Presenter } from './present.ts';
 import { commandRoutes } from './routes/commands.ts';
 import { fileRoutes } from './routes/files.ts';
+import { networkRoutes } from './routes/network.ts';
 import { ptyRoutes } from './routes/pty.ts';
 import { sandboxRoutes } from './routes/sandboxes.ts';
 import { stdioRoutes } from './routes/stdio.ts';
@@ -52,6 +53,7 @@ export async function declawWire(instance: FastifyInstance, given: DeclawDepende
   stdioRoutes(app, deps);
   ptyRoutes(app, deps);
   fileRoutes(app, deps);
+  networkRoutes(app, deps);
   templateRoutes(app, deps);
   await app.register(async (scope) => {
     leaveBodiesUnread(scope); // archives, for example: refused without being read

@@ -59,7 +59,8 @@ function securityRequest(policy: SecurityPolicyBody): SecurityRequest {
   };
 }
 
-function networkRequest(network: NetworkBody): NetworkRequest {
+/** Lists and switches of a `network` value, in the words of the core. */
+export function networkRequest(network: NetworkBody): NetworkRequest {
   return {
     ...(network.allow_out === undefined ? {} : { allowOut: network.allow_out }),
     ...(network.deny_out === undefined ? {} : { denyOut: network.deny_out }),

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { openPolicy } from '../../core/network/rules.ts';
 import type { SandboxId, ShortId, TeamId } from '../../core/ids.ts';
 import type { Sandbox } from '../../core/sandbox.ts';
 import { Presenter, statesOf, stateWord, timestamp } from './present.ts';
@@ -19,7 +20,7 @@ const running: Sandbox = {
   envs: { A_KEY: 'secret', B: 'c' },
   lifecycle: { onTimeout: 'kill', autoResume: false },
   declared: {},
-  policy: { allowPublicTraffic: true, audit: true },
+  policy: { allowPublicTraffic: true, audit: true, network: openPolicy, maskRequestHost: null },
   timeoutSeconds: 300,
   createdAt: Date.UTC(2026, 0, 15, 10, 30, 0, 123),
   startedAt: Date.UTC(2026, 0, 15, 10, 30, 1, 999),

@@ -12,7 +12,6 @@ const unavailable: readonly (readonly [what: string, methods: readonly HTTPMetho
   ['Snapshots of sandboxes', ['POST'], ['/sandboxes/:id/snapshot', '/sandboxes/:id/restore']],
   ['Snapshots of sandboxes', ['DELETE'], ['/sandboxes/:id/snapshots/:snapshotId']],
   ['Snapshots of sandboxes', ['GET'], ['/snapshots']],
-  ['The audit trail', ['GET'], ['/sandboxes/:id/audit']],
   ['Volumes', ['POST'], ['/sandboxes/:id/volumes/:volumeId/commit', '/sandboxes/:id/volumes/snapshot']],
   ['Volumes', ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'], ['/volumes', '/volumes/*']],
   ['Building templates', ['POST'], ['/templates/build', '/templates/:templateId/rebuild']],
