@@ -16,6 +16,8 @@ test('an empty environment gives the documented defaults', () => {
     maxTimeoutSeconds: 0,
     warmGuests: 0,
     subnet: null,
+    egress: { dnsUpstreams: [], upstreamProxy: null, extraCaFile: null },
+    networkLogDays: 7,
     logLevel: 'info',
   });
   assert.deepEqual(warnings, []);
@@ -33,6 +35,10 @@ const accepted: [string, string, (config: ReturnType<typeof parseConfig>['config
   ['PADDOCK_DOMAIN', 'Boxes.Example.COM', (config) => config.domain, 'boxes.example.com'],
   ['PADDOCK_UNKNOWN_TEMPLATE', 'base', (config) => config.unknownTemplate, 'base'],
   ['PADDOCK_SUBNET', '10.88.16.0/20', (config) => config.subnet, { address: '10.88.16.0', prefix: 20 }],
+  ['PADDOCK_DNS_UPSTREAM', '9.9.9.9, 127.0.0.1:5353,[2620:fe::fe]', (config) => config.egress.dnsUpstreams, ['9.9.9.9:53', '127.0.0.1:5353', '[2620:fe::fe]:53']],
+  ['PADDOCK_UPSTREAM_PROXY', 'http://me:pw@proxy.example:3128', (config) => config.egress.upstreamProxy, 'http://me:pw@proxy.example:3128/'],
+  ['PADDOCK_EXTRA_CA_FILE', '/etc/passwd', (config) => config.egress.extraCaFile, '/etc/passwd'],
+  ['PADDOCK_NETWORK_LOG_DAYS', '30', (config) => config.networkLogDays, 30],
   ['PADDOCK_WARM_GUESTS', ' 4 ', (config) => config.warmGuests, 4],
   ['PADDOCK_MAX_SANDBOXES', '', (config) => config.maxSandboxes, 256],
 ];
@@ -52,6 +58,12 @@ const refused: [string, string, string][] = [
   ['PADDOCK_MAX_TIMEOUT', '1h', 'PADDOCK_MAX_TIMEOUT must be a whole number from 0 to 315360000, but is "1h".'],
   ['PADDOCK_SUBNET', '10.0.0.0/8', 'PADDOCK_SUBNET must be an IPv4 network from /16 to /20 such as 10.88.0.0/16, but is "10.0.0.0/8".'],
   ['PADDOCK_SUBNET', '10.88.1.0/16', 'PADDOCK_SUBNET has bits set outside its prefix: write 10.88.0.0/16 instead of "10.88.1.0/16".'],
+  ['PADDOCK_DNS_UPSTREAM', '9.9.9.9,dns.example', 'PADDOCK_DNS_UPSTREAM must be addresses of name servers, with commas between them, such as 9.9.9.9 or [2620:fe::fe]:53, but has "dns.example".'],
+  ['PADDOCK_DNS_UPSTREAM', '9.9.9.9:0', 'PADDOCK_DNS_UPSTREAM must be addresses of name servers, with commas between them, such as 9.9.9.9 or [2620:fe::fe]:53, but has "9.9.9.9:0".'],
+  ['PADDOCK_UPSTREAM_PROXY', 'socks5://me:secret@p:1080', 'PADDOCK_UPSTREAM_PROXY must be http://host:port or https://host:port, with user:password@ before the host if the proxy wants them.'],
+  ['PADDOCK_UPSTREAM_PROXY', 'proxy:3128', 'PADDOCK_UPSTREAM_PROXY must be http://host:port or https://host:port, with user:password@ before the host if the proxy wants them.'],
+  ['PADDOCK_EXTRA_CA_FILE', '/no/such/ca.pem', 'PADDOCK_EXTRA_CA_FILE names /no/such/ca.pem, and there is no such file.'],
+  ['PADDOCK_NETWORK_LOG_DAYS', '0', 'PADDOCK_NETWORK_LOG_DAYS must be a whole number from 1 to 90, but is "0".'],
   ['PADDOCK_LOG_LEVEL', 'loud', 'PADDOCK_LOG_LEVEL must be one of fatal, error, warn, info, debug, trace, silent, but is "loud".'],
 ];
 for (const [name, value, message] of refused) {

@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { isIPv4, isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
 
 /** Every setting of a server, parsed once at the start. Nothing else reads the environment. */
@@ -18,7 +20,19 @@ export interface Config {
   readonly maxTimeoutSeconds: number;
   readonly warmGuests: number;
   readonly subnet: Subnet | null;
+  readonly egress: EgressSettings;
+  readonly networkLogDays: number;
   readonly logLevel: LogLevel;
+}
+
+/** How the server itself reaches the internet on behalf of its sandboxes. */
+export interface EgressSettings {
+  /** Name servers, `address:port` (IPv6 in brackets); empty: those of the machine. */
+  readonly dnsUpstreams: readonly string[];
+  /** `http://` or `https://`, with user and password if it wants them; null: no proxy. Never shown: it may hold a password. */
+  readonly upstreamProxy: string | null;
+  /** PEM file with certificates that are trusted beside the system's. */
+  readonly extraCaFile: string | null;
 }
 
 export interface ListenAddress {
@@ -49,7 +63,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_LISTEN', default: '127.0.0.1:7070', meaning: 'Address and port the server listens on, host:port or [IPv6]:port. Port 0 lets the system choose.' },
   { name: 'PADDOCK_DATA_DIR', default: '/var/lib/paddock', meaning: 'Directory of the state: database, keys, sandboxes. One server at a time.' },
   { name: 'PADDOCK_ARTEFACTS_DIR', default: 'the data directory', meaning: 'Directory of what set-up builds: runsc/, agent/, templates/. Several servers may share one.' },
-  { name: 'PADDOCK_DOMAIN', default: 'sandbox.localhost', meaning: 'Domain that the answers name for sandboxes.' },
+  { name: 'PADDOCK_DOMAIN', default: 'sandbox.localhost', meaning: 'Domain of sandboxes: their ports are at <port>-<id>.<domain>. Its names must lead here; those of sandbox.localhost do on this machine.' },
   { name: 'PADDOCK_API_KEY', default: '', meaning: 'The API key that clients use. Without it one is generated once and kept in <data>/api-key.' },
   { name: 'PADDOCK_RUNSC', default: '', meaning: 'Path of another runsc for new sandboxes; running ones keep the build they were started with.' },
   { name: 'PADDOCK_TEMPLATE_APT_MIRROR', default: '', meaning: 'Debian mirror that set-up builds templates from, instead of the one of this machine.' },
@@ -58,6 +72,10 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_MAX_TIMEOUT', default: '0', meaning: 'Longest timeout in seconds that a sandbox may ask for, 0 for no limit; a longer one is refused.' },
   { name: 'PADDOCK_WARM_GUESTS', default: '0', meaning: 'Booted sandboxes that wait per template, so that a create takes milliseconds.' },
   { name: 'PADDOCK_SUBNET', default: '', meaning: 'IPv4 network for the addresses of sandboxes, from /16 to /20. Without it a free one is chosen.' },
+  { name: 'PADDOCK_DNS_UPSTREAM', default: "the machine's", meaning: 'Name servers that the names sandboxes ask for are resolved by: address or address:port, several with commas.' },
+  { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
+  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: "PEM file with certificates that are trusted beside the system's when the server dials." },
+  { name: 'PADDOCK_NETWORK_LOG_DAYS', default: '7', meaning: 'Days that connections stay in the network log, from 1 to 90.' },
   { name: 'PADDOCK_LOG_LEVEL', default: 'info', meaning: `What is logged to standard error: ${logLevels.join(', ')}.` },
 ]);
 
@@ -97,6 +115,12 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     maxTimeoutSeconds: parseInteger('PADDOCK_MAX_TIMEOUT', read('PADDOCK_MAX_TIMEOUT') ?? '0', 0, 315_360_000),
     warmGuests: parseInteger('PADDOCK_WARM_GUESTS', read('PADDOCK_WARM_GUESTS') ?? '0', 0, 1000),
     subnet: parseSubnet(read('PADDOCK_SUBNET')),
+    egress: Object.freeze({
+      dnsUpstreams: parseNameServers(read('PADDOCK_DNS_UPSTREAM')),
+      upstreamProxy: parseProxy(read('PADDOCK_UPSTREAM_PROXY')),
+      extraCaFile: parseFile('PADDOCK_EXTRA_CA_FILE', read('PADDOCK_EXTRA_CA_FILE')),
+    }),
+    networkLogDays: parseInteger('PADDOCK_NETWORK_LOG_DAYS', read('PADDOCK_NETWORK_LOG_DAYS') ?? '7', 1, 90),
     logLevel: parseChoice('PADDOCK_LOG_LEVEL', read('PADDOCK_LOG_LEVEL') ?? 'info', logLevels),
   });
   return { config, warnings: unknownVariables(env) };
@@ -150,6 +174,36 @@ function parseSubnet(text: string | null): Subnet | null {
     throw new ConfigError('PADDOCK_SUBNET', `has bits set outside its prefix: write ${fixed}/${prefix} instead of "${text}".`);
   }
   return Object.freeze({ address: octets.join('.'), prefix });
+}
+
+function parseNameServers(text: string | null): readonly string[] {
+  if (text === null) return Object.freeze([]);
+  return Object.freeze(
+    text.split(',').map((each) => {
+      const server = each.trim();
+      const [, bracketed, plain = '', portText = '53'] = /^(?:\[([0-9a-f:.]+)\]|([0-9.]+))(?::(\d{1,5}))?$/i.exec(server) ?? [];
+      const port = Number(portText);
+      if ((bracketed === undefined ? isIPv4(plain) : isIPv6(bracketed)) && port >= 1 && port <= 65_535) return `${bracketed === undefined ? plain : `[${bracketed}]`}:${port}`;
+      throw new ConfigError('PADDOCK_DNS_UPSTREAM', `must be addresses of name servers, with commas between them, such as 9.9.9.9 or [2620:fe::fe]:53, but has "${server}".`);
+    }),
+  );
+}
+
+function parseProxy(text: string | null): string | null {
+  if (text === null) return null;
+  const url = URL.canParse(text) ? new URL(text) : null;
+  // Never repeats the value: it may hold a password.
+  if (url === null || !['http:', 'https:'].includes(url.protocol) || url.hostname === '' || url.pathname !== '/' || url.search !== '' || url.hash !== '') {
+    throw new ConfigError('PADDOCK_UPSTREAM_PROXY', 'must be http://host:port or https://host:port, with user:password@ before the host if the proxy wants them.');
+  }
+  return url.href;
+}
+
+function parseFile(variable: string, text: string | null): string | null {
+  if (text === null) return null;
+  const file = resolve(text);
+  if (!existsSync(file)) throw new ConfigError(variable, `names ${file}, and there is no such file.`);
+  return file;
 }
 
 function unknownVariables(env: Readonly<Record<string, string | undefined>>): string[] {

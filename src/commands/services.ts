@@ -4,6 +4,7 @@ import { Access } from '../core/access.ts';
 import { systemClock } from '../core/clock.ts';
 import { EventLog } from '../core/events.ts';
 import { Files } from '../core/files.ts';
+import { Networks } from '../core/networks.ts';
 import { Ports } from '../core/ports.ts';
 import { Processes } from '../core/processes.ts';
 import { Sandboxes } from '../core/sandboxes.ts';
@@ -22,6 +23,7 @@ export interface Services {
   readonly sandboxes: Sandboxes;
   readonly processes: Processes;
   readonly files: Files;
+  readonly networks: Networks;
   readonly ports: Ports;
   /** Ends this process's part; the sandboxes run on. */
   close(): Promise<void>;
@@ -44,6 +46,7 @@ export async function openServices(config: Config, log: Logger): Promise<Service
       artefactsDir: config.artefactsDir,
       subnet: config.subnet === null ? undefined : `${config.subnet.address}/${config.subnet.prefix}`,
       warmGuests: config.warmGuests,
+      egress: config.egress,
       log,
     });
     undo.push(() => host.close());
@@ -52,12 +55,13 @@ export async function openServices(config: Config, log: Logger): Promise<Service
     const access = new Access({ store, clock, events });
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
     const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events });
+    const networks = new Networks({ sandboxes, store, host, clock, events, settings });
     await sandboxes.start();
     undo.push(() => sandboxes.stop());
     const processes = new Processes({ sandboxes, store, clock, settings, events });
     await processes.start();
     undo.push(async () => processes.stop());
-    return { store, host, access, tokens, sandboxes, processes, files: new Files({ sandboxes, settings, events }), ports: new Ports({ sandboxes }), close };
+    return { store, host, access, tokens, sandboxes, processes, files: new Files({ sandboxes, settings, events }), networks, ports: new Ports({ sandboxes }), close };
   } catch (error) {
     await close();
     throw error;
@@ -76,5 +80,6 @@ function coreSettings(config: Config): CoreSettings {
     maxSandboxes: config.maxSandboxes,
     maxTimeoutSeconds: config.maxTimeoutSeconds === 0 ? Number.MAX_SAFE_INTEGER : config.maxTimeoutSeconds,
     unknownTemplate: config.unknownTemplate,
+    networkLogDays: config.networkLogDays,
   });
 }
