@@ -100,8 +100,9 @@ export class Server {
     const store = await openStore({ database: join(this.directory, 'paddock.db'), masterKey: join(this.directory, 'master.key') });
     const events = new EventLog({ store: store.events, clock });
     const tokens = new Tokens(store.deriveKey('sandbox tokens'));
-    const sandboxes = new Sandboxes({ store: { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) }, host, templates: catalog, clock, tokens, settings, events });
-    this.networks = new Networks({ sandboxes, store, host, clock, events, settings });
+    const slow = { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) };
+    const sandboxes = new Sandboxes({ store: slow, host, templates: catalog, clock, tokens, settings, events });
+    this.networks = new Networks({ sandboxes, store: slow, host, clock, events, settings });
     this.store = store;
     this.events = events;
     this.sandboxes = sandboxes;
