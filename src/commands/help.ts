@@ -13,6 +13,10 @@ export function helpText(): string {
   paddock keys list             the API keys there are
   paddock keys create <name>    make one; it is shown once
   paddock keys revoke <key id>  make one invalid
+  paddock policy explain [--allow RULE]… [--deny RULE]… TARGET
+                                what outbound rules make of a URL, host, host:port or address; exit code 2 when blocked
+  paddock policy explain SANDBOX TARGET
+                                the same with the rules of a sandbox
   paddock gc                    remove what a crash has left; with the server stopped
   paddock version
   paddock help
