@@ -71,7 +71,10 @@ const gatewaySysctls = [
   'for f in /proc/sys/net/ipv6/conf/all/disable_ipv6 /proc/sys/net/ipv6/conf/default/disable_ipv6; do [ ! -e $f ] || echo 1 > $f; done',
 ].join(' && ');
 
-/** `table … delete table … table …` replaces in one transaction; the slots' set outlives it in a table of its own making. */
+/**
+ * The mark 0x50 is on what the egress proxy's own table in this namespace accepted for its sockets: nothing has it while there is no proxy.
+ * `table … delete table … table …` replaces in one transaction; the slots' set outlives it in a table of its own making.
+ */
 const gatewayRules = `
 table inet paddock {
   set slots { type ifname . ipv4_addr; }
@@ -92,6 +95,7 @@ table inet paddock {
   chain input {
     iifname "lo" accept
     iifname "host0" icmp type echo-request accept
+    meta mark 0x50 accept
     # What the egress proxy's own table has judged and handed to one of its sockets.
     meta mark 0x50 accept
     meta nfproto ipv4 meta l4proto tcp reject with tcp reset

@@ -1,0 +1,93 @@
+import { parseIpv4 } from '../core/network/addresses.ts';
+import { decide, mayResolve, shape, type Destination, type PolicyShape, type Verdict } from '../core/network/decide.ts';
+import type { EgressEntry } from '../core/network/egress.ts';
+import type { NetworkPolicy } from '../core/network/rules.ts';
+import type { SandboxId } from '../core/ids.ts';
+import type { EgressLimits } from './settings.ts';
+import { SyntheticNames } from './synthetic-names.ts';
+import { TokenBucket } from './token-bucket.ts';
+
+/** Something open on behalf of a guest, which new rules may end. */
+export interface Flow {
+  /** Where it goes, as far as that is known. */
+  destinations(): readonly Destination[];
+  /** Ends it at once with a reset. */
+  cut(verdict: Verdict): void;
+}
+
+/** A sandbox whose traffic is judged. Its rules are replaced as a whole; everything else about it stays. */
+export class Guest {
+  readonly id: SandboxId;
+  /** IPv4, as text and as an unsigned 32-bit number. */
+  readonly address: string;
+  readonly source: number;
+  readonly names: SyntheticNames;
+  readonly questions: TokenBucket;
+  readonly flows = new Set<Flow>();
+  #policy: NetworkPolicy;
+  #shape: PolicyShape;
+  #gone = false;
+
+  /** @throws Error when the entry's address is none. */
+  constructor(entry: EgressEntry, limits: EgressLimits) {
+    const source = parseIpv4(entry.address);
+    if (source === null) throw new Error(`"${entry.address}" is not an IPv4 address.`);
+    this.id = entry.sandboxId;
+    this.address = entry.address;
+    this.source = source;
+    this.names = new SyntheticNames(entry.sandboxId, limits.namesPerSandbox);
+    this.questions = new TokenBucket(limits.questionsPerSecond);
+    this.#policy = entry.policy;
+    this.#shape = shape(entry.policy);
+  }
+
+  get shape(): PolicyShape {
+    return this.#shape;
+  }
+
+  /** Whether the name behind each connection has to be known. */
+  get namesMatter(): boolean {
+    return this.#shape.names;
+  }
+
+  /** Whether it was expelled: what still waits on its behalf must not go on. */
+  get gone(): boolean {
+    return this.#gone;
+  }
+
+  decide(destination: Destination): Verdict {
+    if (this.#gone) return { allowed: false, matchRule: 'protocol', rule: null, reason: 'The sandbox is not running.' };
+    return decide(this.#policy, destination);
+  }
+
+  mayResolve(name: string): boolean {
+    return !this.#gone && mayResolve(this.#policy, name);
+  }
+
+  /** Whether a connection of its own still goes to the name. */
+  uses(name: string): boolean {
+    for (const flow of this.flows) if (flow.destinations().some((destination) => destination.name === name)) return true;
+    return false;
+  }
+
+  /** Puts other rules in force and ends the flows that they deny. */
+  rule(policy: NetworkPolicy): void {
+    this.#policy = policy;
+    this.#shape = shape(policy);
+    this.cutDenied();
+  }
+
+  cutDenied(): void {
+    for (const flow of this.flows) {
+      const denied = flow.destinations().map((destination) => this.decide(destination)).find((verdict) => !verdict.allowed);
+      if (denied !== undefined) flow.cut(denied);
+    }
+  }
+
+  /** Ends everything of it. */
+  end(): void {
+    this.#gone = true;
+    this.cutDenied();
+    for (const flow of this.flows) flow.cut(this.decide({ name: null, address: null, port: 0 }));
+  }
+}
