@@ -31,7 +31,7 @@ export interface EgressSettings {
   readonly dnsUpstreams: readonly string[];
   /** `http://` or `https://`, with user and password if it wants them; null: no proxy. Never shown: it may hold a password. */
   readonly upstreamProxy: string | null;
-  /** PEM file with certificates that are trusted beside the system's. */
+  /** PEM file with certificates that an upstream proxy over https may have besides those of known authorities. */
   readonly extraCaFile: string | null;
 }
 
@@ -72,9 +72,9 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_MAX_TIMEOUT', default: '0', meaning: 'Longest timeout in seconds that a sandbox may ask for, 0 for no limit; a longer one is refused.' },
   { name: 'PADDOCK_WARM_GUESTS', default: '0', meaning: 'Booted sandboxes that wait per template, so that a create takes milliseconds.' },
   { name: 'PADDOCK_SUBNET', default: '', meaning: 'IPv4 network for the addresses of sandboxes, from /16 to /20. Without it a free one is chosen.' },
-  { name: 'PADDOCK_DNS_UPSTREAM', default: "the machine's", meaning: 'Name servers that the names sandboxes ask for are resolved by: address or address:port, several with commas.' },
+  { name: 'PADDOCK_DNS_UPSTREAM', default: 'those of the machine', meaning: 'Name servers that the names sandboxes ask for are resolved by: address or address:port, several with commas.' },
   { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
-  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: "PEM file with certificates that are trusted beside the system's when the server dials." },
+  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates that are trusted as well, for an upstream proxy over https with an authority of your own.' },
   { name: 'PADDOCK_NETWORK_LOG_DAYS', default: '7', meaning: 'Days that connections stay in the network log, from 1 to 90.' },
   { name: 'PADDOCK_LOG_LEVEL', default: 'info', meaning: `What is logged to standard error: ${logLevels.join(', ')}.` },
 ]);

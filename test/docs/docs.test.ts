@@ -3,6 +3,9 @@ import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { settings } from '../../src/config.ts';
+import { neverReachableCidrs, formatCidr, parseIpv4 } from '../../src/core/network/addresses.ts';
+import { decide } from '../../src/core/network/decide.ts';
+import { parsePolicy } from '../../src/core/network/parse.ts';
 import { repository } from '../harness/server.ts';
 
 const read = (path: string): string => readFileSync(join(repository, path), 'utf8');
@@ -44,3 +47,20 @@ test('every file that the docs name is there', () => {
   }
 });
 
+test('every worked case of the network page is what the program decides', () => {
+  const rows = read('docs/network.md').split('\n').filter((line) => /\| (allowed|blocked), `/.test(line));
+  assert.ok(rows.length >= 20);
+  for (const row of rows) {
+    const [allow = '', deny = '', where = '', expected = ''] = row.split(' |').slice(0, 4).map((cell) => cell.replace(/^\|/, '').trim());
+    const list = (cell: string): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(([, rule = '']) => rule);
+    const [destination = ''] = list(where);
+    const [name, address] = destination.includes(' → ') ? destination.split(' → ') : [null, destination];
+    const verdict = decide(parsePolicy({ allow: list(allow), deny: list(deny) }), { name: name ?? null, address: parseIpv4(address ?? ''), port: 443 });
+    assert.equal(`${verdict.allowed ? 'allowed' : 'blocked'}, \`${verdict.matchRule}\``, expected, row);
+  }
+});
+
+test('the network page has every range that is always blocked', () => {
+  const page = read('docs/network.md');
+  for (const cidr of neverReachableCidrs) assert.ok(page.includes(`\`${formatCidr(cidr).replace('/32', '')}\``), formatCidr(cidr));
+});
