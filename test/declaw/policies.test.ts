@@ -86,24 +86,34 @@ test('what cannot be enforced yet is refused by name, as text and as object, and
   assert.equal(await total(), before);
 });
 
-test('network rules: denials hold already, permissions are refused by name', async () => {
+test('network rules of every form are accepted and echoed, in both places', async () => {
   const accepted: SandboxOpts[] = [
     { allowInternetAccess: false },
     { network: { allowOut: [], denyOut: ['0.0.0.0/0'], allowPublicTraffic: true } },
-    { network: { allowOut: [], denyOut: ['*'], allowPublicTraffic: true } },
-    { network: { allowOut: [], denyOut: ['ALL_TRAFFIC'], allowPublicTraffic: true } },
-    { network: { allowOut: [], denyOut: ['10.0.0.0/8', 'example.com', '*.example.org', '1.2.3.4', '~^ads\\.'], allowPublicTraffic: true } },
+    { network: { allowOut: ['*'], denyOut: ['ALL_TRAFFIC'], allowPublicTraffic: true } },
+    { network: { allowOut: ['pypi.org', '*.pythonhosted.org', '198.51.100.0/24'], denyOut: ['10.0.0.0/8', 'example.com', '*.example.org', '1.2.3.4', '~^ads\\.'], allowPublicTraffic: true } },
+    { network: { allowOut: [], denyOut: [], allowPublicTraffic: true, maskRequestHost: 'app.example:${PORT}' } },
+    { security: createSecurityPolicy({ network: createNetworkPolicy({ allowOut: ['pypi.org'] }) }) },
   ];
-  for (const options of accepted) await (await Sandbox.create(options)).kill();
+  for (const options of accepted) {
+    const sandbox = await Sandbox.create(options);
+    const { json } = await server.call('GET', `/sandboxes/${sandbox.sandboxId}`);
+    if (options.network !== undefined) assert.deepEqual([json.network.allow_out, json.network.deny_out], [options.network.allowOut, options.network.denyOut]);
+    await sandbox.kill();
+  }
+});
 
+test('rules that cannot be read are refused by name, with what to write instead', async () => {
   const refused: [unknown, RegExp][] = [
-    [{ network: { allow_out: ['example.com'] } }, /network\.allow_out/],
-    [{ network: { allow_out: ['0.0.0.0/0'] } }, /network\.allow_out/],
-    [{ network: { mask_request_host: 'example.com' } }, /network\.mask_request_host/],
-    [{ network: { deny_out: ['999.1.1.1'] } }, /network\.deny_out/],
-    [{ network: { deny_out: ['10.0.0.0/33'] } }, /network\.deny_out/],
-    [{ network: { deny_out: [''] } }, /network\.deny_out/],
-    [{ security: { network: { allow_out: ['example.com'] } } }, /security\.network\.allow_out/],
+    [{ network: { allow_out: ['example.com', 'https://example.com/'] } }, /^network\.allow_out\[1\] "https:\/\/example\.com\/" is a URL; give only the host$/],
+    [{ network: { allow_out: ['example.com:443'] } }, /^network\.allow_out\[0\] .* has a port/],
+    [{ network: { allow_out: ['::/0'] } }, /^network\.allow_out\[0\] .* IPv6 is not supported/],
+    [{ network: { allow_out: ['~(?=x)'] } }, /^network\.allow_out\[0\] .* look-around/],
+    [{ network: { mask_request_host: 'not a host' } }, /^network\.mask_request_host /],
+    [{ network: { deny_out: ['999.1.1.1'] } }, /^network\.deny_out\[0\]/],
+    [{ network: { deny_out: ['10.0.0.0/33'] } }, /^network\.deny_out\[0\]/],
+    [{ network: { deny_out: [''] } }, /^network\.deny_out\[0\]/],
+    [{ security: { network: { allow_out: ['127.1'] } } }, /^security\.network\.allow_out\[0\] .* write 127\.0\.0\.1/],
     [{ vault_refs: { OPENAI_API_KEY: 'vault://t/prod/openai' } }, /vault_refs/],
     [{ volumes: [{ volume_id: 'vol-1', mount_path: '/data' }] }, /volumes/],
   ];

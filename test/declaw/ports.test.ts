@@ -155,6 +155,21 @@ test('an answer that breaks off inside breaks off outside, and the server goes o
   await eventually(async () => (await fetch(sandbox().getHost(3000), { headers: authorization() })).status === 200);
 });
 
+test('the same program is reached by host name, at the root, with the key or the token', async () => {
+  const host = `3000-${sandbox().sandboxId.slice(4)}.sandbox.localhost:7070`;
+  const { traffic_access_token: token } = (await server.call('GET', `/sandboxes/${sandbox().sandboxId}`)).json;
+  const seen = await server.call('GET', '/a?b', { headers: { host } });
+  assert.deepEqual([seen.json.url, seen.json.headers.host, seen.json.headers['x-forwarded-host']], ['/a?b', 'localhost:3000', host]);
+  const byToken = await server.call('GET', '/a', { key: null, headers: { host, 'x-traffic-access-token': token } });
+  assert.equal(byToken.json.url, '/a');
+  assert.ok(!byToken.text.includes(token));
+  assert.equal((await server.call('GET', '/a', { key: null, headers: { host } })).status, 401);
+  const socket = new WebSocket(`${server.url.replace('http', 'ws')}/chat`, { headers: { host, 'x-traffic-access-token': token } });
+  const [hello] = (await within(10_000, 'the first message', once(socket, 'message'))) as [Buffer];
+  assert.equal(String(hello), 'hello /chat');
+  socket.terminate();
+});
+
 test('ports that the owner closed to the outside answer 403', async () => {
   const closed = await Sandbox.create({ network: { allowOut: [], denyOut: [], allowPublicTraffic: false } });
   await closed.commands.run('sleep 60', { background: true });
