@@ -73,7 +73,7 @@ export class LocalHost implements Host {
     if (template === undefined) throw new PaddockError('not_found', `Template ${spec.template.name} (${spec.template.digest}) is not on this machine.`);
     const { slot, handle, client } = await this.#guests.take(template, signal, spec.lap);
     try {
-      await client.claim(spec.identity, randomBytes(16).toString('hex'), randomBytes(64), spec.limits, signal);
+      await this.#guests.untilAnswered({ slot, handle, client }, client.claim(spec.identity, randomBytes(16).toString('hex'), randomBytes(64), spec.limits, signal));
       signal.throwIfAborted();
       spec.lap?.('claim');
     } catch (reason) {
