@@ -567,6 +567,7 @@ func (ps *processes) resize(p *process, cols, rows int) error {
 		}
 		return err
 	}
+	signalSession("/proc", p.pid, syscall.SIGWINCH)
 	return nil
 }
 

@@ -51,7 +51,7 @@ func openPTY(uid uint32, size windowSize) (master, slave *os.File, err error) {
 	return master, slave, nil
 }
 
-// setWindowSize resizes the terminal; the kernel sends SIGWINCH.
+// setWindowSize resizes the terminal. Who is in it is told by signalSession.
 func setWindowSize(file *os.File, size windowSize) error {
 	conn, err := file.SyscallConn()
 	if err != nil {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +18,27 @@ var signalNames = map[syscall.Signal]string{
 }
 
 const maxSignal = 64
+
+// signalSession reaches every process of a session. Linux tells the foreground group of a terminal that was resized; this
+// gVisor does not, and shows the group to nobody but the session's own. SIGWINCH does nothing to who does not expect it.
+func signalSession(proc string, session int, sig syscall.Signal) {
+	dir, err := os.Open(proc)
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil || pid <= 1 {
+			continue
+		}
+		stat, err := os.ReadFile(filepath.Join(proc, name, "stat"))
+		if err == nil && parseStat(string(stat)).session == session {
+			_ = syscall.Kill(pid, sig)
+		}
+	}
+}
 
 func signalName(sig syscall.Signal) string {
 	if name, ok := signalNames[sig]; ok {

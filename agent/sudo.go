@@ -203,6 +203,10 @@ func (s *sudoServer) handle(conn *net.UnixConn) {
 			n, err := conn.Read(sig[:])
 			for _, b := range sig[:n] {
 				if b >= 1 && b <= maxSignal {
+					if syscall.Signal(b) == syscall.SIGWINCH {
+						signalSession("/proc", pid, syscall.SIGWINCH)
+						continue
+					}
 					s.reaper.signal(pid, syscall.Signal(b), true)
 				}
 			}

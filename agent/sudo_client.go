@@ -231,7 +231,8 @@ func runSudo(conn *net.UnixConn, o *sudoOptions) (int, error) {
 			sig := s.(syscall.Signal)
 			switch {
 			case sig == syscall.SIGWINCH && relay != nil:
-				relay.resize() // the kernel tells the command
+				relay.resize()
+				conn.Write([]byte{byte(sig)}) // as another user this process cannot tell the command itself
 			case sig == syscall.SIGCONT:
 				if relay != nil {
 					relay.enter() // perhaps in the foreground now

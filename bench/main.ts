@@ -9,9 +9,10 @@ import { commands } from './scenarios/commands.ts';
 import { creates } from './scenarios/creates.ts';
 import { files } from './scenarios/files.ts';
 import { idle } from './scenarios/idle.ts';
+import { neighbours } from './scenarios/neighbours.ts';
 import { startup } from './scenarios/startup.ts';
 
-const scenarios: readonly Scenario[] = [startup, creates, commands, files, idle];
+const scenarios: readonly Scenario[] = [startup, creates, commands, files, idle, neighbours];
 
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string' }, json: { type: 'string' } } });
 const machine = {

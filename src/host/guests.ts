@@ -107,13 +107,27 @@ export class Guests {
       handle = await this.#runtime.start(slot, template, signal);
       lap('boot');
       const client = new AgentClient(slot.address);
-      await client.untilListening(signal);
+      await this.untilAnswered({ slot, handle, client }, client.untilListening(signal));
       lap('agent');
       return { template, slot, handle, client };
     } catch (reason) {
       if (handle === undefined) await this.#slots.release(slot);
       else await this.dispose({ slot, handle });
-      throw reason;
+      if (signal.aborted || reason instanceof PaddockError) throw reason;
+      // Nothing has happened yet, so the caller may simply try again.
+      throw new PaddockError('no_capacity', `the sandbox could not be started: ${(reason as Error).message}`, { retryAfterSeconds: 1 }, { cause: reason });
+    }
+  }
+
+  /** Waits for a new guest's agent no longer than the guest lives. */
+  async untilAnswered<T>(guest: Pick<WaitingGuest, 'slot' | 'handle' | 'client'>, answer: Promise<T>): Promise<T> {
+    const pulse = setInterval(() => {
+      if (!this.#runtime.isAlive(guest.handle)) guest.client.end(new PaddockError('no_capacity', 'the sandbox ended while it was being started; try again', { retryAfterSeconds: 1 }));
+    }, 50);
+    try {
+      return await answer;
+    } finally {
+      clearInterval(pulse);
     }
   }
 

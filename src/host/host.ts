@@ -84,7 +84,7 @@ export class LocalHost implements Host {
       // First the rules, then the identity: nothing of the owner's can run before both.
       await this.#egress.admit({ sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
       spec.lap?.('egress');
-      await client.claim(spec.identity, randomBytes(16).toString('hex'), randomBytes(64), spec.limits, signal);
+      await this.#guests.untilAnswered({ slot, handle, client }, client.claim(spec.identity, randomBytes(16).toString('hex'), randomBytes(64), spec.limits, signal));
       signal.throwIfAborted();
       spec.lap?.('claim');
     } catch (reason) {

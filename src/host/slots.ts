@@ -112,8 +112,10 @@ export class Slots {
     void (async () => {
       try {
         while (!this.#closed && this.#ready.length < this.#ahead) {
-          const slot = await this.#inTurn(() => this.#build(this.#free(), this.#diskMb));
-          this.#ready.push(slot);
+          await this.#inTurn(async () => {
+            // Slots that were given back meanwhile count too.
+            if (this.#ready.length < this.#ahead) this.#ready.push(await this.#build(this.#free(), this.#diskMb));
+          });
         }
       } catch (reason) {
         this.#log.warn({ err: reason }, 'slots cannot be built ahead');

@@ -25,7 +25,7 @@ for (const [name, memory] of [
     const current = await readJson(join(places.templates, name, 'current.json'));
     const manifest = await readJson(current.manifest);
     assert.deepEqual([manifest.name, manifest.digest], [name, current.digest]);
-    assert.deepEqual(manifest.limits, { vcpus: 2, memory_mb: memory, disk_mb: 5120, pids: 1024 });
+    assert.deepEqual(manifest.limits, { vcpus: 2, memory_mb: memory, disk_mb: 5120, pids: 512 });
     assert.equal(manifest.architecture, assertSuitable().architecture);
     assert.equal(manifest.env.LANG, 'C.UTF-8');
     assert.match(manifest.debian.packages.git, /^\d/);

@@ -27,5 +27,5 @@ test('the bundle gives no raw network, no secrets and no writable host path', ()
   assert.deepEqual(config.process.env.slice(1), ['PADDOCK_TEMPLATE_ENV_LANG=C.UTF-8']);
   for (const mount of config.mounts.filter((each) => each.type === 'bind')) assert.ok(mount.options?.includes('ro'));
   assert.deepEqual(config.linux.namespaces.map((each) => each.type).sort(), ['ipc', 'mount', 'network', 'pid', 'uts']);
-  assert.equal(config.linux.resources.pids.limit, 400);
+  assert.equal(config.linux.resources.pids.limit, 500);
 });

@@ -48,8 +48,6 @@ export function bundleConfig({ template, netns, cgroup, agent }: BundleInput): o
       { destination: '/dev', type: 'tmpfs', source: 'tmpfs' },
       { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: ['mode=1777', `size=${Math.floor(limits.memoryMb / 4)}m`] },
       { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['ro'] },
-      // gVisor's own cgroups, inside the guest: where its limit on processes is set.
-      { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup' },
       { destination: agentPath, type: 'bind', source: agent, options: ['ro', 'rbind'] },
     ],
     linux: {
@@ -60,7 +58,7 @@ export function bundleConfig({ template, netns, cgroup, agent }: BundleInput): o
         memory: { limit: limits.memoryMb * 1024 * 1024 },
         cpu: { ...cpuQuota(limits.vcpus, availableParallelism()), shares: limits.vcpus * 1024 },
         // Only a backstop: hitting it kills the guest's kernel, so the guest's own limit must come first.
-        pids: { limit: limits.pids * 3 + 100 },
+        pids: { limit: limits.pids * 3 + 200 },
       },
     },
   };
