@@ -2,9 +2,9 @@ import { connect, type Socket } from 'node:net';
 import type { ConnectionEvent, EgressEntry } from '../../core/network/egress.ts';
 
 /** Version of the control protocol that this server speaks. */
-export const controlProtocol = 1;
+export const controlVersion = 1;
 
-const lineLimit = 16 * 1024 * 1024;
+const lineLimit = 16 * 1024 * 1024; // a batch of events is far smaller
 const callDeadlineMs = 5_000;
 
 export interface ConnectionBatch {
@@ -49,8 +49,8 @@ export class ControlConnection {
     });
     const connection = new ControlConnection(socket);
     try {
-      const { protocol } = await connection.call({ op: 'hello', protocol: controlProtocol });
-      if (protocol !== controlProtocol) throw new Error(`the egress process speaks version ${String(protocol)} of the control protocol, not ${controlProtocol}`);
+      const { version } = await connection.call({ op: 'hello', version: controlVersion, events: true });
+      if (version !== controlVersion) throw new Error(`the egress process speaks version ${String(version)} of the control protocol, not ${controlVersion}`);
       return connection;
     } catch (reason) {
       connection.close();
@@ -66,9 +66,10 @@ export class ControlConnection {
     await this.call({ op: 'expel', address });
   }
 
-  /** Makes these the only entries. */
-  async table(entries: readonly EgressEntry[]): Promise<void> {
-    await this.call({ op: 'table', entries });
+  /** Makes these the only entries. Resolves to the addresses whose entry could not be put in force: they reach nothing. */
+  async table(entries: readonly EgressEntry[]): Promise<readonly { readonly address: string; readonly error: string }[]> {
+    const { failed } = await this.call({ op: 'table', entries });
+    return Array.isArray(failed) ? (failed as { address: string; error: string }[]) : [];
   }
 
   acknowledge(k: number): void {

@@ -59,8 +59,9 @@ export class EgressSupervisor implements Egress {
     mkdirSync(this.#dir, { recursive: true, mode: 0o700 });
     for (const entry of entries) this.#entries.set(entry.address, entry);
     try {
-      this.#take(await this.#reach());
-      await this.#connection?.table([...this.#entries.values()]);
+      const connection = await this.#reach();
+      await this.#sendTable(connection);
+      this.#take(connection);
     } catch (reason) {
       throw new HostSetupError(`The egress proxy cannot be started: ${(reason as Error).message}`, { cause: reason });
     }
@@ -186,16 +187,20 @@ export class EgressSupervisor implements Egress {
     while (!this.#closed && this.#connection === null) {
       try {
         const connection = await this.#reach();
-        for (let sent = -1; sent !== this.#version; ) {
-          sent = this.#version;
-          await connection.table([...this.#entries.values()]);
-        }
+        await this.#sendTable(connection);
         if (this.#closed) connection.close();
         else this.#take(connection);
       } catch (reason) {
         this.#log.error({ err: reason }, 'the egress proxy could not be started; trying again');
         await sleep(restartPauseMs);
       }
+    }
+  }
+
+  async #sendTable(connection: ControlConnection): Promise<void> {
+    for (let sent = -1; sent !== this.#version; ) {
+      sent = this.#version;
+      for (const failure of await connection.table([...this.#entries.values()])) this.#log.error(failure, 'the rules of a sandbox could not be put in force; it reaches nothing');
     }
   }
 
