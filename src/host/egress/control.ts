@@ -13,6 +13,12 @@ export interface ConnectionBatch {
   readonly dropped: number;
 }
 
+export interface ControlListeners {
+  /** Must be acknowledged, or no further batch comes on this connection. */
+  readonly onBatch: (batch: ConnectionBatch, connection: ControlConnection) => void;
+  readonly onEnd: (connection: ControlConnection) => void;
+}
+
 interface Waiting {
   readonly resolve: (answer: Record<string, unknown>) => void;
   readonly reject: (reason: Error) => void;
@@ -29,11 +35,11 @@ export class ControlConnection {
   #next = 1;
   #rest = '';
   #ended = false;
-  onBatch: (batch: ConnectionBatch) => void = () => {};
-  onEnd: () => void = () => {};
+  readonly #listeners: ControlListeners;
 
-  private constructor(socket: Socket) {
+  private constructor(socket: Socket, listeners: ControlListeners) {
     this.#socket = socket;
+    this.#listeners = listeners;
     socket.setEncoding('utf8');
     socket.on('data', (text: string) => this.#take(text));
     socket.on('error', () => {}); // 'close' follows
@@ -41,13 +47,13 @@ export class ControlConnection {
   }
 
   /** @throws Error when nobody listens on the socket or the protocol is another one. */
-  static async open(path: string): Promise<ControlConnection> {
+  static async open(path: string, listeners: ControlListeners): Promise<ControlConnection> {
     const socket = connect(path);
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
       socket.once('error', reject);
     });
-    const connection = new ControlConnection(socket);
+    const connection = new ControlConnection(socket, listeners);
     try {
       const { version } = await connection.call({ op: 'hello', version: controlVersion, events: true });
       if (version !== controlVersion) throw new Error(`the egress process speaks version ${String(version)} of the control protocol, not ${controlVersion}`);
@@ -70,6 +76,10 @@ export class ControlConnection {
   async table(entries: readonly EgressEntry[]): Promise<readonly { readonly address: string; readonly error: string }[]> {
     const { failed } = await this.call({ op: 'table', entries });
     return Array.isArray(failed) ? (failed as { address: string; error: string }[]) : [];
+  }
+
+  get ended(): boolean {
+    return this.#ended;
   }
 
   acknowledge(k: number): void {
@@ -102,7 +112,7 @@ export class ControlConnection {
   }
 
   #handle(message: Record<string, unknown>): void {
-    if (message['event'] === 'connections') return this.onBatch(message as unknown as ConnectionBatch);
+    if (message['event'] === 'connections') return this.#listeners.onBatch(message as unknown as ConnectionBatch, this);
     const waiting = this.#waiting.get(Number(message['n']));
     if (waiting === undefined) return; // its deadline has passed
     this.#waiting.delete(Number(message['n']));
@@ -119,6 +129,6 @@ export class ControlConnection {
       reject(new Error('the connection to the egress process broke'));
     }
     this.#waiting.clear();
-    this.onEnd();
+    this.#listeners.onEnd(this);
   }
 }

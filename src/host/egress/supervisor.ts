@@ -10,7 +10,7 @@ import type { HostLog } from '../log.ts';
 import { linkAddresses } from '../network/addresses.ts';
 import { isRunning, startTime } from '../process-table.ts';
 import { HostSetupError } from '../setup-error.ts';
-import { type ConnectionBatch, ControlConnection } from './control.ts';
+import { type ConnectionBatch, ControlConnection, type ControlListeners } from './control.ts';
 
 export interface EgressOptions {
   /** Name servers, `address` or `address:port`; empty: the machine's. */
@@ -40,6 +40,7 @@ export class EgressSupervisor implements Egress {
   #connection: ControlConnection | null = null;
   #connected = Promise.withResolvers<ControlConnection>();
   #closed = false;
+  readonly #listeners: ControlListeners = { onBatch: (batch, connection) => void this.#pass(connection, batch), onEnd: (connection) => this.#lose(connection) };
   #listener: (events: readonly ConnectionEvent[]) => Promise<void> = async () => {};
 
   constructor(instance: Instance, options: EgressOptions, log: HostLog) {
@@ -125,7 +126,7 @@ export class EgressSupervisor implements Egress {
     const found = this.#readPid();
     if (found !== null && isRunning(found.pid, found.start)) {
       try {
-        return await ControlConnection.open(this.#socketPath);
+        return await ControlConnection.open(this.#socketPath, this.#listeners);
       } catch (reason) {
         this.#log.warn({ err: reason }, 'the egress process of an earlier server is not usable; starting another');
         kill(found.pid, 'SIGKILL');
@@ -154,14 +155,14 @@ export class EgressSupervisor implements Egress {
     const deadline = Date.now() + startDeadlineMs;
     for (;;) {
       try {
-        const connection = await ControlConnection.open(this.#socketPath);
+        const connection = await ControlConnection.open(this.#socketPath, this.#listeners);
         writeFileSync(join(this.#dir, 'pid'), `${child.pid} ${startTime(child.pid!)}`);
         return connection;
       } catch (reason) {
-        if (exit !== null) throw new Error(`it ended with ${exit}: ${this.#lastWords()}`);
+        if (exit !== null) throw new Error(`it ended with ${exit}: ${this.#lastWords()}`, { cause: reason });
         if (Date.now() > deadline) {
           kill(child.pid!, 'SIGKILL');
-          throw new Error(`it did not answer within ${startDeadlineMs / 1000} s: ${(reason as Error).message}`);
+          throw new Error(`it did not answer within ${startDeadlineMs / 1000} s: ${(reason as Error).message}`, { cause: reason });
         }
         await sleep(5);
       }
@@ -170,15 +171,15 @@ export class EgressSupervisor implements Egress {
 
   #take(connection: ControlConnection): void {
     this.#connection = connection;
-    connection.onBatch = (batch) => void this.#pass(connection, batch);
-    connection.onEnd = () => {
-      if (this.#connection !== connection) return;
-      this.#connection = null;
-      this.#connected = Promise.withResolvers();
-      this.#connected.promise.catch(() => {});
-      if (!this.#closed) void this.#recover();
-    };
     this.#connected.resolve(connection);
+  }
+
+  #lose(connection: ControlConnection): void {
+    if (this.#connection !== connection) return;
+    this.#connection = null;
+    this.#connected = Promise.withResolvers();
+    this.#connected.promise.catch(() => {});
+    if (!this.#closed) void this.#recover();
   }
 
   /** After a death of the process: until it is back and has its table, nothing of any guest leaves. */
@@ -213,7 +214,7 @@ export class EgressSupervisor implements Egress {
       } catch (reason) {
         this.#log.warn({ err: reason }, 'connection events could not be stored; trying again');
         await sleep(1000);
-        if (this.#connection !== connection) return; // the next connection gets the batch again
+        if (this.#closed || connection.ended) return; // the next connection gets the batch again
       }
     }
   }
