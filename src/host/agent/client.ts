@@ -11,6 +11,9 @@ import { AgentProtocolError, type Json, decodeFrames, numberField, parseExit, pa
 export const agentPort = 49983;
 export const agentProtocol = 1;
 
+/** Any address would do: questions to whatever server are answered by the egress proxy's resolver. This one clients may expect. */
+const nameServer = '8.8.8.8';
+
 /** Bytes of a JSON answer that are read at most; a longer one is an attack or a bug. */
 const answerLimit = 8 * 1024 * 1024;
 const callDeadlineMs = 15_000;
@@ -71,7 +74,7 @@ export class AgentClient implements Guest {
         default_user: identity.defaultUser,
         sudo: identity.sudo,
         env: identity.env,
-        nameservers: [],
+        nameservers: [nameServer],
         limits: { pids: limits.pids, memory_bytes: limits.memoryMb * 1024 * 1024 },
       },
       signal,
