@@ -146,9 +146,11 @@ export class Connection implements Flow {
 
   /** The destination is dialled at once, since in some protocols the server speaks first; what the client says first decides whether it stays. */
   async #judgeOpening(pinned: boolean): Promise<void> {
-    const opening = (this.#opening = readOpening(this.client));
+    const serverSpoke = Promise.withResolvers<void>();
+    const opening = (this.#opening = readOpening(this.client, undefined, serverSpoke.promise));
     const dialling = this.dial(this.destination);
     const early = await Promise.race([dialling, opening.then(() => null)]);
+    if (early?.kind === 'connected') early.socket.once('data', () => serverSpoke.resolve());
     const unpump = early?.kind === 'connected' ? pump(early.socket, this.client) : () => {};
     if (early !== null && early.kind !== 'connected' && (await Promise.race([opening, wait(secondThoughtMs)])) === null) return this.#giveUp(early);
     const said = await opening;
@@ -181,7 +183,8 @@ export class Connection implements Flow {
     }
     if (dialled.kind !== 'connected') return this.#giveUp(dialled);
     if (dialled !== early) pump(dialled.socket, this.client);
-    pump(this.client, dialled.socket);
+    if (said.kind === 'whole') dialled.socket.end(said.bytes);
+    else pump(this.client, dialled.socket);
     return undefined;
   }
 

@@ -70,8 +70,10 @@ export class Guest {
     return false;
   }
 
-  /** Puts other rules in force and ends the flows that they deny. */
+  /** Puts other rules in force and ends the flows that they deny. @throws Error when a pattern is none; then no rules are in force. */
   rule(policy: NetworkPolicy): void {
+    // Each pattern is compiled now: later nobody could answer for it.
+    for (const rule of [...policy.allow, ...policy.deny]) if (rule.kind === 'regex') decide({ allow: [rule], deny: [] }, { name: 'example.com', address: null, port: 0 });
     this.#policy = policy;
     this.#shape = shape(policy);
     this.cutDenied();

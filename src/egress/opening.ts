@@ -1,12 +1,12 @@
 import type { Socket } from 'node:net';
 import { readClientHello } from './client-hello.ts';
 
-/** What a client's first bytes are. `silent`: it closed its side without any. `broken`: they cannot be judged, so they must not be passed on. */
+/** What a client's first bytes are. `whole`: it closed its side, and these bytes are all that it says. `broken`: they cannot be judged, so they must not be passed on. */
 export type Opening =
   | { readonly kind: 'tls'; readonly serverName: string | null }
   | { readonly kind: 'http' }
   | { readonly kind: 'opaque' }
-  | { readonly kind: 'silent' }
+  | { readonly kind: 'whole'; readonly bytes: Buffer }
   | { readonly kind: 'broken'; readonly why: string };
 
 const mostBytes = 16_384;
@@ -54,19 +54,23 @@ export function namedHost(bytes: Buffer): string | null {
 }
 
 /**
- * Reads a client's first bytes until they can be told apart, and puts them back. Waits for the first one as long as it takes, for
- * the rest `waitMs`. Resolves to `broken` when the time or 16 KiB are up. Rejects never.
+ * Reads a client's first bytes until they can be told apart, and puts them back, unless they are `whole`. Waits for the first one as long as it takes, for
+ * the rest `waitMs`. Resolves to `broken` when the time or 16 KiB are up, and to `opaque` when the server has spoken first, as it does in
+ * neither TLS nor HTTP. Rejects never.
  */
-export function readOpening(client: Socket, waitMs: number = longestWaitMs): Promise<Opening> {
+export function readOpening(client: Socket, waitMs: number = longestWaitMs, serverSpoke?: Promise<void>): Promise<Opening> {
   return new Promise((resolve) => {
     const chunks: Buffer[] = [];
     let size = 0;
     let timer: NodeJS.Timeout | null = null;
+    let settled = false;
     const settle = (opening: Opening): void => {
+      if (settled) return;
+      settled = true;
       if (timer !== null) clearTimeout(timer);
       client.off('data', onData).off('end', onEnd).off('close', onEnd);
       client.pause();
-      if (size > 0 && !client.destroyed) client.unshift(Buffer.concat(chunks));
+      if (size > 0 && !client.destroyed && !client.readableEnded) client.unshift(Buffer.concat(chunks));
       resolve(opening);
     };
     const onData = (chunk: Buffer): void => {
@@ -77,8 +81,15 @@ export function readOpening(client: Socket, waitMs: number = longestWaitMs): Pro
       if (opening !== undefined) settle(opening);
       else if (size >= mostBytes) settle({ kind: 'broken', why: 'The first 16 KiB do not say what they are.' });
     };
-    const onEnd = (): void => settle(size === 0 ? { kind: 'silent' } : { kind: 'broken', why: 'The client closed its side within its first bytes.' });
+    const onEnd = (): void => settle(cutShort(Buffer.concat(chunks)));
+    void serverSpoke?.then(() => settle({ kind: 'opaque' }));
     client.on('data', onData).on('end', onEnd).on('close', onEnd);
     client.resume();
   });
+}
+
+/** What ends before it can be told apart is no HTTP request with a host, if it has not said so. */
+function cutShort(bytes: Buffer): Opening {
+  if (bytes[0] !== 0x16 && !/http/i.test(bytes.toString('latin1'))) return { kind: 'whole', bytes };
+  return { kind: 'broken', why: 'The client closed its side within its first bytes.' };
 }

@@ -42,6 +42,7 @@ export class PolicyTable {
     } catch (reason) {
       this.#guests.delete(guest.address);
       guest.end();
+      this.#filter.expel(guest.source);
       throw reason;
     }
   }

@@ -250,7 +250,7 @@ export class ControlClient {
   readonly events: ConnectionEvent[] = [];
   acknowledges = true;
   readonly #path: string;
-  readonly #waiting = new Map<number, { resolve(answer: Record<string, unknown>): void; reject(reason: Error): void }>();
+  #waiting = new Map<number, { resolve(answer: Record<string, unknown>): void; reject(reason: Error): void }>();
   #socket: Socket | null = null;
   #next = 1;
 
@@ -263,9 +263,9 @@ export class ControlClient {
     await once(socket, 'connect');
     this.#socket = socket;
     socket.on('error', () => {});
+    const waiting = (this.#waiting = new Map());
     socket.on('close', () => {
-      for (const { reject } of this.#waiting.values()) reject(new Error('the egress proxy is gone'));
-      this.#waiting.clear();
+      for (const { reject } of waiting.values()) reject(new Error('the egress proxy is gone'));
     });
     createInterface({ input: socket }).on('line', (line) => this.#onLine(JSON.parse(line)));
     await this.request({ op: 'hello', version: 1, events: true });
@@ -274,8 +274,9 @@ export class ControlClient {
   request(request: object): Promise<Record<string, unknown>> {
     const n = this.#next++;
     return new Promise((resolve, reject) => {
+      if (this.#socket?.destroyed !== false) return reject(new Error('the egress proxy is gone'));
       this.#waiting.set(n, { resolve, reject });
-      this.#socket!.write(`${JSON.stringify({ n, ...request })}\n`);
+      return this.#socket.write(`${JSON.stringify({ n, ...request })}\n`);
     });
   }
 
