@@ -52,9 +52,10 @@ export class DnsServer {
   async #onDatagram(bytes: Buffer, from: RemoteInfo): Promise<void> {
     const guest = this.#table.at(from.address);
     const query = decode(bytes);
-    if (guest === undefined || query === null) return;
-    const answer = await this.#answer(guest, query);
-    if (answer === null || guest.gone || this.#closed) return;
+    if (query === null) return;
+    // Asked of the process before this one: whoever asks is told to ask again, and does not wait.
+    const answer = guest === undefined ? (query.flag_qr ? null : bare(rcode.serverFailure)) : await this.#answer(guest, query);
+    if (answer === null || guest?.gone === true || this.#closed) return;
     this.#udp.send(encoded(query, answer, sizeLimit(query)), from.port, from.address, () => {});
   }
 

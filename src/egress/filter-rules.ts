@@ -57,6 +57,8 @@ table inet ${filterTable} {
     iifname { "lo", "host0" } accept
     ip daddr ${hostAddress} accept
     ip saddr @admitted meta l4proto { tcp, udp } th dport 53 goto resolve
+    # Told off by the gateway's own table, so that programs fall back to TCP, or ask again, at once.
+    meta l4proto udp accept
     meta l4proto != tcp drop
     ip saddr != @admitted accept
     ip saddr . ip daddr @synthetic goto proxied

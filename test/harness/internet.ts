@@ -14,7 +14,7 @@ export function serverWithInternet(): { server: TestServer; internet: () => Inte
     internet = await Internet.open(id);
   });
   after(() => internet?.close());
-  const server = serverOfThisFile({ PADDOCK_DNS_UPSTREAM: `93.184.${Number.parseInt(id.slice(-2), 16)}.53` });
+  const server = serverOfThisFile({ PADDOCK_DNS_UPSTREAM: Internet.nameServerOf(id) });
   return {
     server,
     internet: () => {

@@ -21,19 +21,21 @@ export class Internet {
   /** What the name server was asked: `type name`. */
   readonly asked: string[] = [];
   readonly #link: string;
-  readonly #octet: number;
+  /** First three numbers of the addresses of the link to it. */
+  readonly #uplink: string;
   readonly #servers: Closable[] = [];
 
-  private constructor(id: string, octet: number) {
-    this.net = `93.184.${octet}`;
+  private constructor(id: string) {
+    const [high, low] = [Number.parseInt(id.slice(0, 2), 16), Number.parseInt(id.slice(2, 4), 16)];
+    this.net = `${[93, 151, 185, 194][high & 3]}.${high}.${low}`;
     this.netns = `pdi-${id}`;
     this.#link = `pi${id}`;
-    this.#octet = octet;
+    this.#uplink = `100.${64 + (high >> 2)}.${low}`;
   }
 
-  /** @param id up to twelve characters of letters and digits, no other test's; it decides names and, with its last two hex digits, addresses. */
+  /** @param id up to twelve hex digits, no other test's: they decide names and addresses. */
   static async open(id: string): Promise<Internet> {
-    const internet = new Internet(id, Number.parseInt(id.slice(-2), 16));
+    const internet = new Internet(id);
     try {
       await internet.#build();
       return internet;
@@ -41,6 +43,11 @@ export class Internet {
       await internet.close();
       throw reason;
     }
+  }
+
+  /** The address that the name server of the internet with this id will have. */
+  static nameServerOf(id: string): string {
+    return new Internet(id).nameServer;
   }
 
   host(number: number): string {
@@ -87,7 +94,7 @@ export class Internet {
 
   async #build(): Promise<void> {
     const inside = (...args: string[]): Promise<string> => runTool('ip', ['-n', this.netns, ...args]);
-    const [near, far] = [`100.127.${this.#octet}.1`, `100.127.${this.#octet}.2`];
+    const [near, far] = [`${this.#uplink}.1`, `${this.#uplink}.2`];
     await runTool('ip', ['netns', 'add', this.netns]);
     await runTool('ip', ['link', 'add', this.#link, 'type', 'veth', 'peer', 'name', 'uplink', 'netns', this.netns]);
     await runTool('ip', ['addr', 'add', `${near}/30`, 'dev', this.#link]);

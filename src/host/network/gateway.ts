@@ -68,6 +68,8 @@ const gatewaySysctls = [
   'echo 0 > /proc/sys/net/ipv4/conf/all/send_redirects',
   'echo 0 > /proc/sys/net/ipv4/conf/default/send_redirects',
   'echo 0 > /proc/sys/net/ipv4/conf/default/accept_redirects',
+  // Refused datagrams are answered each: with the kernel's limit a resolver's second question would wait for its time-out.
+  'echo 0 > /proc/sys/net/ipv4/icmp_ratelimit',
   'for f in /proc/sys/net/ipv6/conf/all/disable_ipv6 /proc/sys/net/ipv6/conf/default/disable_ipv6; do [ ! -e $f ] || echo 1 > $f; done',
 ].join(' && ');
 
@@ -95,10 +97,10 @@ table inet paddock {
   chain input {
     iifname "lo" accept
     iifname "host0" icmp type echo-request accept
-    meta mark 0x50 accept
     # What the egress proxy's own table has judged and handed to one of its sockets.
     meta mark 0x50 accept
     meta nfproto ipv4 meta l4proto tcp reject with tcp reset
+    meta nfproto ipv4 meta l4proto udp reject
   }
   chain forward {
     iifname "host0" oifname != "host0" accept
