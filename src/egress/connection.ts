@@ -8,7 +8,7 @@ import type { Dialled, Dialler } from './dial.ts';
 import type { Flow, Guest } from './guest.ts';
 import type { HttpProxy } from './http-proxy.ts';
 import { namedHost, readOpening, type Opening } from './opening.ts';
-import { pump } from './splice.ts';
+import { type Intake, pump } from './splice.ts';
 
 export interface ConnectionPlaces {
   readonly dialler: Dialler;
@@ -77,9 +77,9 @@ export class Connection implements Flow {
   }
 
   /** Dials, and counts what was opened as part of this connection. */
-  async dial(destination: Destination): Promise<Dialled> {
+  async dial(destination: Destination, raw = false): Promise<Dialled> {
     const at = Date.now();
-    const dialled = await this.#places.dialler.dial(this.guest, destination, this.#aborted.signal);
+    const dialled = await this.#places.dialler.dial(this.guest, destination, this.#aborted.signal, raw);
     if (dialled.kind !== 'connected') return dialled;
     const { socket } = dialled;
     if (this.client.destroyed) {
@@ -132,14 +132,14 @@ export class Connection implements Flow {
 
   /** No rule is about names: bytes are passed on as they come. */
   async #splice(): Promise<void> {
-    const dialled = await this.dial(this.destination);
+    const dialled = await this.dial(this.destination, true);
     if (dialled.kind !== 'connected') return this.#giveUp(dialled);
-    const { socket } = dialled;
+    const { socket, intake } = dialled;
     this.client.once('data', (chunk: Buffer) => {
       const facts = this.#upstreams.get(socket);
       if (facts !== undefined) facts.host ??= namedHost(chunk);
     });
-    pump(socket, this.client);
+    pump(socket, this.client, intake);
     pump(this.client, socket);
     return undefined;
   }
@@ -148,10 +148,11 @@ export class Connection implements Flow {
   async #judgeOpening(pinned: boolean): Promise<void> {
     const serverSpoke = Promise.withResolvers<void>();
     const opening = (this.#opening = readOpening(this.client, undefined, serverSpoke.promise));
-    const dialling = this.dial(this.destination);
+    // Where HTTP is likely the socket may be needed for requests.
+    const dialling = this.dial(this.destination, this.destination.port !== 80);
     const early = await Promise.race([dialling, opening.then(() => null)]);
-    if (early?.kind === 'connected') early.socket.once('data', () => serverSpoke.resolve());
-    const unpump = early?.kind === 'connected' ? pump(early.socket, this.client) : () => {};
+    const unpump = early?.kind === 'connected' ? pump(early.socket, this.client, early.intake) : () => {};
+    if (early?.kind === 'connected') onFirst(early, serverSpoke.resolve);
     if (early !== null && early.kind !== 'connected' && (await Promise.race([opening, wait(secondThoughtMs)])) === null) return this.#giveUp(early);
     const said = await opening;
     if (this.client.destroyed || this.#refused) return undefined;
@@ -179,10 +180,10 @@ export class Connection implements Flow {
         this.#upstreams.delete(unwanted.socket);
         unwanted.socket.destroy();
       }
-      dialled = await this.dial({ name: another, address: null, port: this.destination.port });
+      dialled = await this.dial({ name: another, address: null, port: this.destination.port }, true);
     }
     if (dialled.kind !== 'connected') return this.#giveUp(dialled);
-    if (dialled !== early) pump(dialled.socket, this.client);
+    if (dialled !== early) pump(dialled.socket, this.client, dialled.intake);
     if (said.kind === 'whole') dialled.socket.end(said.bytes);
     else pump(this.client, dialled.socket);
     return undefined;
@@ -216,6 +217,20 @@ export class Connection implements Flow {
 
 export function protocolFault(reason: string): Verdict {
   return { allowed: false, matchRule: 'protocol', rule: null, reason };
+}
+
+/** Calls back when the server has said something that is being passed on. */
+function onFirst({ socket, intake }: { socket: Socket; intake: Intake | null }, callback: () => void): void {
+  if (intake === null) {
+    socket.once('data', callback);
+    return;
+  }
+  const { take } = intake;
+  intake.take = (chunk) => {
+    intake.take = take;
+    callback();
+    return take(chunk);
+  };
 }
 
 function wait(ms: number): Promise<null> {

@@ -92,15 +92,17 @@ export class HttpProxy {
         connection.client.resetAndDestroy();
       }
     });
-    request.pipe(upstream);
+    // Before the pipe, which ends the request.
     request.on('end', () => {
       if (request.rawTrailers.length > 0) upstream.addTrailers(pairs(request.rawTrailers));
     });
+    request.pipe(upstream);
     return undefined;
   }
 
   #onUpgrade(request: IncomingMessage, client: Socket, head: Buffer): void {
-    const { connection, ...session } = { connection: this.#sessions.get(client)!.connection, it: this.#sessions.get(client)! };
+    const session = this.#sessions.get(client)!;
+    const { connection } = session;
     const target = targetOf(request, connection.destination.port);
     if (target.kind === 'broken') return endWith(client, 400, { 'Content-Length': '0', Connection: 'close' }, '');
     const verdict = connection.guest.decide(target.destination);
@@ -108,7 +110,7 @@ export class HttpProxy {
       connection.note(target.destination, verdict, 'blocked');
       return blockedPage(client, target.destination, verdict);
     }
-    const upstream = session.it.request(target.destination, { method: request.method ?? 'GET', path: target.path, headers: passedOn(request.rawHeaders, ['Connection', 'Upgrade', 'Upgrade', 'websocket']) });
+    const upstream = session.request(target.destination, { method: request.method ?? 'GET', path: target.path, headers: passedOn(request.rawHeaders, ['Connection', 'Upgrade', 'Upgrade', 'websocket']) });
     upstream.on('upgrade', (incoming, socket, upstreamHead) => {
       client.write(headOf(incoming, ['Connection', 'Upgrade', 'Upgrade', 'websocket']));
       if (upstreamHead.length > 0) client.write(upstreamHead);
@@ -201,7 +203,7 @@ class Session {
     const first = this.#first;
     this.#first = null;
     let dialled = first === null ? null : await first;
-    const fits = dialled !== null && this.connection.destination.name === destination.name && (destination.name !== null || this.connection.destination.address === destination.address);
+    const fits = dialled !== null && (dialled.kind !== 'connected' || dialled.intake === null) && this.connection.destination.name === destination.name && (destination.name !== null || this.connection.destination.address === destination.address);
     if (!fits && dialled?.kind === 'connected') dialled.socket.destroy();
     if (dialled === null || !fits || (dialled.kind === 'connected' && dialled.socket.destroyed)) dialled = await this.connection.dial(destination);
     if (dialled.kind !== 'connected') throw new DialError(dialled);
