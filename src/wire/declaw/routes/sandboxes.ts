@@ -33,6 +33,10 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
       const timing = new ServerTiming();
       const created = await idempotency.once(request.principal.teamId, typeof key === 'string' ? key : undefined, request.received, async () => {
         const sandbox = await sandboxes.create(request.principal, createInput(request.body, request.received, timing.lap), callerSignal(reply));
+        // A client that is gone by now has never heard of it, unless it asks for the same one again by its key.
+        reply.raw.once('close', () => {
+          if (key === undefined && !reply.raw.writableFinished) sandboxes.killLater(request.principal, { id: sandbox.id }).catch(() => {}); // it has ended already
+        });
         return present.sandbox(sandbox);
       });
       return reply.code(201).header('server-timing', timing.header).send(created);
