@@ -8,7 +8,7 @@ import type { Guest } from './guest.ts';
 import type { PolicyTable } from './table.ts';
 
 /** Of one guest. */
-const mostQuestionsAtOnce = 64;
+const mostQuestionsAtOnce = 512;
 const mostConnections = 32;
 const idleMs = 10_000;
 
@@ -30,7 +30,7 @@ export class DnsServer {
     this.#places = places;
     this.#log = log;
     this.#udp = createSocket('udp4');
-    this.#udp.on('message', (bytes, from) => void this.#onDatagram(bytes, from));
+    this.#udp.on('message', (bytes, from) => void this.#onDatagram(bytes, from).catch(ignoreMalformed));
     this.#udp.on('error', () => {}); // a guest that went away makes a send fail; nobody waits for it
     this.#tcp = createServer({ noDelay: true }, (socket) => this.#onConnection(socket));
     this.#tcp.on('error', () => {});
@@ -39,7 +39,7 @@ export class DnsServer {
   /** Serves on descriptors made in the gateway's namespace. */
   async listen(udpFd: number, tcpFd: number): Promise<void> {
     await new Promise<void>((resolve) => this.#udp.bind({ fd: udpFd, exclusive: true }, resolve));
-    await new Promise<void>((resolve) => this.#tcp.listen({ fd: tcpFd, backlog: 4096 }, resolve));
+    await new Promise<void>((resolve) => this.#tcp.listen({ fd: tcpFd }, resolve));
   }
 
   close(): void {
@@ -91,7 +91,7 @@ export class DnsServer {
           socket.write(Buffer.concat([length, message]));
         }
         return socket.resume();
-      })();
+      })().catch(() => socket.destroy());
     });
   }
 
@@ -142,3 +142,6 @@ function encoded(query: DecodedPacket, answer: DnsAnswer, limit: number | null):
     return encodeAnswer(query, bare(rcode.serverFailure), limit);
   }
 }
+
+/** A question whose name cannot be written again gets no answer, like any other message that is none. */
+function ignoreMalformed(): void {}

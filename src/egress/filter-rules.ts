@@ -70,7 +70,7 @@ table inet ${filterTable} {
     goto refuse
   }
   chain resolve {
-    meta l4proto udp update @questions { ip saddr limit rate over 300/second burst 600 packets } drop
+    meta l4proto udp update @questions { ip saddr limit rate over 1000/second burst 2000 packets } drop
     meta l4proto udp meta mark set ${acceptedMark} accept
     meta l4proto tcp tproxy ip to :${dnsPort} meta mark set ${acceptedMark} accept
     accept

@@ -34,10 +34,11 @@ export class HttpProxy {
       requireHostHeader: false, // its absence is answered below, in words
       shouldUpgradeCallback: isWebSocket, // whatever else a client wants to upgrade to stays HTTP/1, as the protocol allows
     });
-    this.#server.on('request', (request, response) => this.#onRequest(request, response));
-    this.#server.on('checkContinue', (request, response) => this.#onRequest(request, response));
-    this.#server.on('checkExpectation', (request, response) => this.#onRequest(request, response));
-    this.#server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => this.#onUpgrade(request, socket as Socket, head));
+    const onRequest = (request: IncomingMessage, response: ServerResponse): void => this.#guard(request.socket, () => this.#onRequest(request, response))();
+    this.#server.on('request', onRequest);
+    this.#server.on('checkContinue', onRequest);
+    this.#server.on('checkExpectation', onRequest);
+    this.#server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => this.#guard(socket, () => this.#onUpgrade(request, socket as Socket, head))());
     this.#server.on('connect', (_, socket: Duplex) => endWith(socket as Socket, 405, { 'Content-Length': '0', Connection: 'close' }, ''));
     this.#server.on('clientError', (reason: NodeJS.ErrnoException, socket: Duplex) => this.#onClientError(reason, socket as Socket));
     // It never listens, but what looks after slow heads starts when it does.
@@ -55,6 +56,18 @@ export class HttpProxy {
   close(): void {
     this.#server.emit('close');
     this.#server.closeAllConnections();
+  }
+
+  /** Messages that Node's parser takes and its writer does not, such as an answer with the status 099, end one connection and nothing else. */
+  #guard<A extends unknown[]>(client: Duplex, work: (...args: A) => void): (...args: A) => void {
+    return (...args) => {
+      try {
+        work(...args);
+      } catch (reason) {
+        const connection = this.#sessions.get(client)?.connection;
+        connection?.fail(connection.destination, `The HTTP message cannot be passed on: ${(reason as Error).message}.`);
+      }
+    };
   }
 
   #onRequest(request: IncomingMessage, response: ServerResponse): void {
@@ -80,7 +93,7 @@ export class HttpProxy {
       if (!response.writableFinished) upstream.destroy();
     });
     upstream.on('continue', () => response.writeContinue());
-    upstream.on('response', (incoming) => relay(incoming, response));
+    upstream.on('response', this.#guard(request.socket, (incoming: IncomingMessage) => relay(incoming, response, (work) => this.#guard(request.socket, work))));
     upstream.on('error', (reason) => {
       if (response.destroyed) return;
       if (reason instanceof DialError && reason.dialled.kind === 'blocked' && !response.headersSent) {
@@ -93,9 +106,9 @@ export class HttpProxy {
       }
     });
     // Before the pipe, which ends the request.
-    request.on('end', () => {
+    request.on('end', this.#guard(request.socket, () => {
       if (request.rawTrailers.length > 0) upstream.addTrailers(pairs(request.rawTrailers));
-    });
+    }));
     request.pipe(upstream);
     return undefined;
   }
@@ -218,15 +231,15 @@ class Session {
   }
 }
 
-function relay(incoming: IncomingMessage, response: ServerResponse): void {
+function relay(incoming: IncomingMessage, response: ServerResponse, guard: (work: () => void) => () => void): void {
   if (incoming.statusCode === undefined) return;
   const closing = /(^|,)\s*close\s*(,|$)/i.test(incoming.headers.connection ?? '') ? ['Connection', 'close'] : [];
   response.writeHead(incoming.statusCode, incoming.statusMessage ?? '', passedOn(incoming.rawHeaders, closing));
   // Answers that come piece by piece start with their head.
   response.flushHeaders();
-  incoming.on('end', () => {
+  incoming.on('end', guard(() => {
     if (incoming.rawTrailers.length > 0) response.addTrailers(pairs(incoming.rawTrailers));
-  });
+  }));
   incoming.on('error', () => response.destroy());
   incoming.on('aborted', () => response.socket?.resetAndDestroy());
   incoming.pipe(response);

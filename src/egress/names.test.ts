@@ -179,3 +179,18 @@ test('an allowed address is reached under any name', async () => {
   await lab.admit(guest, { allow: ['good.example', `${lab.host(12)}/32`] });
   assert.equal(await guest.run(`${connectTls} return connectTls(args.host, 'evil.example')`, { host: lab.host(12) }), `tls evil.example 1.1 ${lab.host(12)}`);
 });
+
+test('a server of the sandbox\'s own that answers with nonsense ends its connection and nobody else\'s', async () => {
+  const answers = ['HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n', 'HTTP/1.1 200 O\u0001K\r\nContent-Length: 0\r\n\r\n', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA b: c\r\n\r\n', 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello', 'not HTTP at all\r\n\r\n', 'HTTP/1.1 101 Switching Protocols\r\n\r\n'];
+  let at = 0;
+  await lab.serve(8080, (socket) => socket.on('data', () => socket.write(answers[at]!, 'latin1')));
+  const pid = lab.proxy.pid;
+  for (; at < answers.length; at++) {
+    const said = await guest.run<string>('return converse("good.example", 8080, "GET / HTTP/1.1\\r\\nHost: good.example\\r\\n\\r\\n", { ms: 500 })');
+    assert.doesNotMatch(said, /evil/, answers[at]);
+  }
+  // Names that are not UTF-8, and labels of all lengths.
+  await guest.run(`const s = dgram.createSocket('udp4'); const label = Buffer.concat([Buffer.from([63]), Buffer.alloc(63, 0xff)]); s.send(Buffer.concat([Buffer.from('000101000001000000000000', 'hex'), label, label, label, Buffer.from([0, 0, 1, 0, 1])]), 53, '8.8.8.8', () => s.close()); const t = dgram.createSocket('udp4'); for (let i = 0; i < 200; i++) t.send(Buffer.from(Array.from({ length: i }, (_, k) => (k * 37 + i * 11) & 255)), 53, '8.8.8.8'); setTimeout(() => t.close(), 100);`);
+  assert.equal(await guest.run(`return fetchText('http://good.example/').then((r) => r.status)`), 200);
+  assert.deepEqual([lab.proxy.pid, lab.proxy.exitCode, lab.proxyErrors], [pid, null, '']);
+});

@@ -3,6 +3,9 @@ import { Connection, protocolFault, type ConnectionPlaces } from './connection.t
 import type { EgressLimits } from './settings.ts';
 import type { PolicyTable } from './table.ts';
 
+/** Connections that the kernel has taken and this process has not. */
+const backlog = 4096;
+
 /** Takes the connections of all guests, each with the guest's address as its source and the destination it wanted as its local address. */
 export class TransparentProxy {
   readonly #table: PolicyTable;
@@ -25,7 +28,8 @@ export class TransparentProxy {
 
   /** Serves on a descriptor made in the gateway's namespace. */
   listen(fd: number): Promise<void> {
-    return new Promise((resolve) => this.#server.listen({ fd, backlog: 4096 }, resolve));
+    // The backlog is an argument of its own: beside a descriptor Node ignores it among the options.
+    return new Promise((resolve) => this.#server.listen({ fd }, backlog as never, resolve as never));
   }
 
   close(): void {

@@ -16,7 +16,7 @@ export type Records = { readonly kind: 'found'; readonly answers: readonly Answe
 
 const mostCached = 16_384;
 const mostAddresses = 32;
-const mostInFlight = 512;
+const mostInFlight = 2048;
 const longestChain = 8;
 const [shortestTtl, longestTtl, negativeTtl, failureTtl] = [5, 3600, 30, 1];
 const deadlineMs = 8000;

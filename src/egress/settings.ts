@@ -30,7 +30,7 @@ export interface EgressLimits {
   readonly questionsPerSecond: number;
 }
 
-export const defaultLimits: EgressLimits = Object.freeze({ connectionsPerSandbox: 4096, connections: 32_768, namesPerSandbox: 4096, questionsPerSecond: 100 });
+export const defaultLimits: EgressLimits = Object.freeze({ connectionsPerSandbox: 4096, connections: 32_768, namesPerSandbox: 4096, questionsPerSecond: 500 });
 
 /** Ports in the gateway's namespace; no guest reaches them but through the packet filter's rules. */
 export const proxyPort = 15_001;
