@@ -7,12 +7,13 @@ import { parseArgs } from 'node:util';
 import { type Figure, type Scenario, heading, median, percentile, row } from './figures.ts';
 import { commands } from './scenarios/commands.ts';
 import { creates } from './scenarios/creates.ts';
+import { egress } from './scenarios/egress.ts';
 import { files } from './scenarios/files.ts';
 import { idle } from './scenarios/idle.ts';
 import { neighbours } from './scenarios/neighbours.ts';
 import { startup } from './scenarios/startup.ts';
 
-const scenarios: readonly Scenario[] = [startup, creates, commands, files, idle, neighbours];
+const scenarios: readonly Scenario[] = [startup, creates, commands, files, egress, idle, neighbours];
 
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string' }, json: { type: 'string' } } });
 const machine = {
