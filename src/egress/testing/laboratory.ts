@@ -267,7 +267,10 @@ export class ControlClient {
     socket.on('close', () => {
       for (const { reject } of waiting.values()) reject(new Error('the egress proxy is gone'));
     });
-    createInterface({ input: socket }).on('line', (line) => this.#onLine(JSON.parse(line)));
+    createInterface({ input: socket })
+      .on('line', (line) => this.#onLine(JSON.parse(line)))
+      // It passes on what goes wrong with its input.
+      .on('error', () => {});
     await this.request({ op: 'hello', version: 1, events: true });
   }
 
