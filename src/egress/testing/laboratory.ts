@@ -1,13 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { createSocket, type Socket as DatagramSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { connect, createServer, type Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import dns, { type Answer, type DecodedPacket } from 'dns-packet';
 import type { ConnectionEvent } from '../../core/network/egress.ts';
 import { type SandboxId, type TeamId } from '../../core/ids.ts';
 import { parsePolicy } from '../../core/network/parse.ts';
@@ -16,10 +13,8 @@ import { type Instance, openInstance } from '../../host/instance.ts';
 import { silentLog } from '../../host/log.ts';
 import { linkAddresses } from '../../host/network/addresses.ts';
 import { ensureGateway, removeGateway } from '../../host/network/gateway.ts';
-import { listNetns } from '../../host/network/netns.ts';
 import { type Slot, Slots } from '../../host/slots.ts';
-import { runTool } from '../../host/tool.ts';
-import { bindDatagram, listenTransparent } from '../sockets.ts';
+import { Internet } from './internet.ts';
 
 const here = import.meta.dirname;
 
@@ -33,36 +28,28 @@ export class Laboratory {
   readonly instance: Instance;
   readonly slots: Slots;
   readonly dir: string;
-  /** First three numbers of the internet's addresses: `<net>.53` is the name server, `.10` to `.29` are hosts. */
-  readonly net: string;
-  readonly internet: string;
-  readonly names = new Map<string, Answer[]>();
-  /** What the name server was asked. */
-  readonly asked: string[] = [];
+  readonly internet: Internet;
   readonly guests: LabGuest[] = [];
   readonly control: ControlClient;
   proxy!: ChildProcess;
   proxyErrors = '';
-  #servers: { close(): unknown }[] = [];
-  #settings: object = {};
+  readonly #settings: object;
 
-  private constructor(dir: string, instance: Instance) {
+  private constructor(dir: string, instance: Instance, internet: Internet, settings: object) {
     this.dir = dir;
     this.instance = instance;
-    const octet = createHash('sha256').update(instance.id).digest()[0]!;
-    this.net = `93.184.${octet}`;
-    this.internet = `pdi-${instance.id}`;
+    this.internet = internet;
+    this.#settings = settings;
     this.slots = new Slots(instance, { ahead: 0, diskMb: 64, log: silentLog });
     this.control = new ControlClient(join(dir, 'control.sock'));
   }
 
   static async open(guests: number, settings: object = {}): Promise<Laboratory> {
     const dir = mkdtempSync(join(tmpdir(), 'paddock-egress-'));
-    const lab = new Laboratory(dir, await openInstance(dir, undefined));
+    const instance = await openInstance(dir, undefined);
+    const lab = new Laboratory(dir, instance, await Internet.open(instance.id), settings);
     try {
-      lab.#settings = settings;
       await ensureGateway(lab.instance);
-      await lab.#buildInternet();
       await lab.startProxy();
       for (let i = 0; i < guests; i++) lab.guests.push(await LabGuest.start(await lab.slots.claim(64, new AbortController().signal)));
       return lab;
@@ -72,33 +59,39 @@ export class Laboratory {
     }
   }
 
+  /** First three numbers of the internet's addresses. */
+  get net(): string {
+    return this.internet.net;
+  }
+
+  /** What the name server knows. */
+  get names(): Internet['names'] {
+    return this.internet.names;
+  }
+
+  /** What the name server was asked. */
+  get asked(): string[] {
+    return this.internet.asked;
+  }
+
   host(number: number): string {
-    return `${this.net}.${number}`;
+    return this.internet.host(number);
   }
 
-  /** Answers questions for the name; without addresses there is no such name. */
   name(name: string, ...addresses: string[]): void {
-    this.names.set(name, addresses.map((data) => ({ type: 'A', name, ttl: 30, data })));
+    this.internet.name(name, ...addresses);
   }
 
-  /** A descriptor that listens on the port of every address of the internet. */
   listen(port: number): { fd: number; backlog: number } {
-    return { fd: listenTransparent(this.internet, port), backlog: 4096 };
+    return this.internet.listen(port);
   }
 
-  /** A server that speaks over raw sockets on the port. */
-  async serve(port: number, serve: (socket: Socket) => void): Promise<void> {
-    const server = createServer({ allowHalfOpen: true }, (socket) => {
-      socket.on('error', () => {});
-      serve(socket);
-    });
-    await new Promise<void>((resolve) => server.listen(this.listen(port), resolve));
-    this.#servers.push(server);
+  serve(port: number, serve: (socket: Socket) => void): Promise<void> {
+    return this.internet.serve(port, serve);
   }
 
-  /** Closes it at the end. */
   keep(server: { close(): unknown }): void {
-    this.#servers.push(server);
+    this.internet.keep(server);
   }
 
   async startProxy(): Promise<void> {
@@ -142,58 +135,12 @@ export class Laboratory {
       this.proxy.kill('SIGTERM');
       await once(this.proxy, 'exit');
     }
-    for (const server of this.#servers) {
-      if ('closeAllConnections' in server) (server as { closeAllConnections(): void }).closeAllConnections();
-      server.close();
-    }
     for (const guest of this.guests) await this.slots.release(guest.slot);
     await this.slots.close();
     await removeGateway(this.instance);
-    if (listNetns().has(this.internet)) await runTool('ip', ['netns', 'delete', this.internet]);
-    await runTool('ip', ['link', 'delete', this.#link]).catch(() => {});
+    await this.internet.close();
     await openCgroup(this.instance.cgroup).remove();
     rmSync(this.dir, { recursive: true });
-  }
-
-  get #link(): string {
-    return `pi${this.instance.id}`;
-  }
-
-  async #buildInternet(): Promise<void> {
-    const octet = this.net.split('.')[2];
-    const inside = (...args: string[]): Promise<string> => runTool('ip', ['-n', this.internet, ...args]);
-    await runTool('ip', ['netns', 'add', this.internet]);
-    await runTool('ip', ['link', 'add', this.#link, 'type', 'veth', 'peer', 'name', 'uplink', 'netns', this.internet]);
-    await runTool('ip', ['addr', 'add', `100.127.${octet}.1/30`, 'dev', this.#link]);
-    await runTool('ip', ['link', 'set', this.#link, 'up']);
-    await inside('link', 'set', 'lo', 'up');
-    await inside('addr', 'add', `100.127.${octet}.2/30`, 'dev', 'uplink');
-    await inside('link', 'set', 'uplink', 'up');
-    for (const number of [53, ...Array.from({ length: 20 }, (_, i) => i + 10)]) await inside('addr', 'add', `${this.host(number)}/32`, 'dev', 'lo');
-    await inside('route', 'add', 'default', 'via', `100.127.${octet}.1`, 'src', this.host(53));
-    await inside('route', 'add', `100.127.${octet}.1/32`, 'dev', 'uplink', 'src', this.host(53)); // the name server answers from the address that was asked
-    await runTool('ip', ['route', 'add', `${this.net}.0/24`, 'via', `100.127.${octet}.2`]);
-    const udp: DatagramSocket = createSocket('udp4');
-    udp.on('message', (bytes, from) => udp.send(this.#answer(dns.decode(bytes)), from.port, from.address));
-    await new Promise<void>((resolve) => udp.bind({ fd: bindDatagram(this.internet, 53) }, resolve));
-    this.#servers.push(udp);
-    await this.serve(53, (socket) =>
-      socket.on('data', (bytes: Buffer) => {
-        const answer = this.#answer(dns.decode(bytes.subarray(2)));
-        const length = Buffer.alloc(2);
-        length.writeUInt16BE(answer.length);
-        socket.write(Buffer.concat([length, answer]));
-      }),
-    );
-  }
-
-  #answer(query: DecodedPacket): Buffer {
-    const question = query.questions![0]!;
-    const name = question.name.toLowerCase();
-    this.asked.push(`${question.type} ${name}`);
-    const known = this.names.get(name);
-    const answers = (known ?? []).filter((answer) => answer.type === question.type || answer.type === 'CNAME' || answer.name !== name);
-    return dns.encode({ type: 'response', id: query.id!, flags: dns.RECURSION_AVAILABLE | (known === undefined ? 3 : 0), questions: query.questions!, answers });
   }
 }
 
