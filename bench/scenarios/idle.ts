@@ -18,36 +18,34 @@ export const idle: Scenario = {
     const running = new TestServer();
     await running.start();
     try {
-      const before = memoryUsed();
       const sandboxes = [];
       for (let i = 0; i < count; i++) sandboxes.push(await Sandbox.create({ timeout: 600 }));
       await sleep(2000);
-      yield* costs('idle sandbox, running', running, count, before, seconds);
+      yield* costs('idle sandbox, running', running, count, seconds);
       await Promise.all(sandboxes.map((sandbox) => sandbox.kill({ wait: true })));
     } finally {
       await running.remove();
     }
 
     const waiting = new TestServer({ PADDOCK_WARM_GUESTS: '3' });
-    const before = memoryUsed(); // without the server: its own share is in the figure
     await waiting.start();
     try {
       await eventually(async () => openCgroup(cgroupOf(waiting)).pids().length >= 3 * templates * 2, { withinMs: 60_000, everyMs: 200 });
       await sleep(5000);
-      yield* costs('waiting guest, frozen', waiting, 3 * templates, before, seconds);
+      yield* costs('waiting guest, frozen', waiting, 3 * templates, seconds);
     } finally {
       await waiting.remove();
     }
   },
 };
 
-async function* costs(name: string, server: TestServer, guests: number, usedBefore: number, seconds: number): AsyncGenerator<Figure> {
+async function* costs(name: string, server: TestServer, guests: number, seconds: number): AsyncGenerator<Figure> {
   const cgroup = openCgroup(cgroupOf(server));
   const start = cgroup.stats();
   await sleep(seconds * 1000);
   const end = cgroup.stats();
   yield { name: `${name}: memory charged to its cgroup`, unit: 'MiB', samples: [end.memoryBytes / guests / 1024 / 1024], target: '≤ 20' };
-  yield { name: `${name}: memory the machine uses more`, unit: 'MiB', samples: [(memoryUsed() - usedBefore) / guests / 1024] };
+  yield { name: `${name}: its processes' share of memory (PSS)`, unit: 'MiB', samples: [cgroup.pids().reduce((sum, pid) => sum + proportionalSetSize(pid), 0) / guests / 1024] };
   yield { name: `${name}: CPU`, unit: '% of a core', samples: [(end.cpuMicros - start.cpuMicros) / guests / seconds / 1e4] };
 }
 
@@ -56,9 +54,7 @@ function cgroupOf(server: TestServer): string {
   return `paddock-${createHash('sha256').update(server.dataDir).digest('hex').slice(0, 8)}`;
 }
 
-/** Memory of the machine that is neither free nor cache, in KiB; shared memory, which guests live in, counts. */
-function memoryUsed(): number {
-  const text = readFileSync('/proc/meminfo', 'utf8');
-  const field = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(text)?.[1]);
-  return field('MemTotal') - field('MemFree') - field('Buffers') - field('Cached') - field('SReclaimable') + field('Shmem');
+/** Of a process, in KiB: pages that several share count in parts. See proc_pid_smaps(5). */
+function proportionalSetSize(pid: number): number {
+  return Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1] ?? 0);
 }

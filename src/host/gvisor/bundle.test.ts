@@ -3,10 +3,10 @@ import { test } from 'node:test';
 import { bundleConfig, cpuQuota, hostMemoryLimit } from './bundle.ts';
 
 test('a guest gets its processors, but never the whole machine', () => {
-  assert.deepEqual(cpuQuota(2, 2), { quota: 18_000, period: 10_000 });
+  assert.deepEqual(cpuQuota(2, 2), { quota: 17_000, period: 10_000 });
   assert.deepEqual(cpuQuota(2, 16), { quota: 20_000, period: 10_000 });
-  assert.deepEqual(cpuQuota(1, 1), { quota: 9_000, period: 10_000 });
-  assert.deepEqual(cpuQuota(8, 4), { quota: 36_000, period: 10_000 });
+  assert.deepEqual(cpuQuota(1, 1), { quota: 8_500, period: 10_000 });
+  assert.deepEqual(cpuQuota(8, 4), { quota: 34_000, period: 10_000 });
 });
 
 test('the host allows a guest its size again, at most 512 MiB more', () => {

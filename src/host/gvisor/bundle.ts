@@ -65,13 +65,13 @@ export function bundleConfig({ template, netns, cgroup, agent }: BundleInput): o
 }
 
 /**
- * Microseconds of CPU time per period. No guest gets the whole machine, and periods are short: a neighbour's command needs
- * hundreds of turns, and beside a guest that never lets go of any core each would wait for the scheduler's mercy (seconds
- * at p99, measured; with a tenth kept free about twice the time on an idle machine).
+ * Microseconds of CPU time per period. No guest gets the whole machine, and periods are short: a neighbour's command needs hundreds of
+ * turns, and beside a guest that never lets go of any core each would wait for the scheduler's mercy (seconds at p99 with 100 ms
+ * periods and nothing kept free, tens of milliseconds like this, measured).
  */
 export function cpuQuota(vcpus: number, cores: number): { quota: number; period: number } {
   const period = 10_000;
-  return { quota: Math.round(Math.min(vcpus, cores * 0.9) * period), period };
+  return { quota: Math.round(Math.min(vcpus, cores * 0.85) * period), period };
 }
 
 /** The host's limit for a guest of this size, in bytes: room for the guest's kernel, and for the agent to act first. */
