@@ -104,12 +104,13 @@ export class Guests {
     lap('slot');
     let handle: RuntimeHandle | undefined;
     try {
-      handle = await this.#runtime.start(slot, template, signal);
+      const started = await this.#runtime.start(slot, template, signal);
+      handle = started;
       lap('boot');
-      const client = new AgentClient(slot.address);
-      await this.untilAnswered({ slot, handle, client }, client.untilListening(signal));
+      const client = new AgentClient(slot.address, null, () => this.#runtime.isAlive(started));
+      await this.untilAnswered({ handle: started, client }, client.untilListening(signal));
       lap('agent');
-      return { template, slot, handle, client };
+      return { template, slot, handle: started, client };
     } catch (reason) {
       if (handle === undefined) await this.#slots.release(slot);
       else await this.dispose({ slot, handle });
@@ -119,13 +120,16 @@ export class Guests {
     }
   }
 
-  /** Waits for a new guest's agent no longer than the guest lives. */
-  async untilAnswered<T>(guest: Pick<WaitingGuest, 'slot' | 'handle' | 'client'>, answer: Promise<T>): Promise<T> {
+  /** Waits for a new guest's agent no longer than the guest lives. A death here may be tried again: nothing has happened yet. */
+  async untilAnswered<T>(guest: Pick<WaitingGuest, 'handle' | 'client'>, answer: Promise<T>): Promise<T> {
+    const died = (cause?: unknown): PaddockError => new PaddockError('no_capacity', 'the sandbox ended while it was being started; try again', { retryAfterSeconds: 1 }, { cause });
     const pulse = setInterval(() => {
-      if (!this.#runtime.isAlive(guest.handle)) guest.client.end(new PaddockError('no_capacity', 'the sandbox ended while it was being started; try again', { retryAfterSeconds: 1 }));
+      if (!this.#runtime.isAlive(guest.handle)) guest.client.end(died());
     }, 50);
     try {
       return await answer;
+    } catch (reason) {
+      throw this.#runtime.isAlive(guest.handle) ? reason : died(reason);
     } finally {
       clearInterval(pulse);
     }

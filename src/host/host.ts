@@ -84,7 +84,7 @@ export class LocalHost implements Host {
       // First the rules, then the identity: nothing of the owner's can run before both.
       await this.#egress.admit({ sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
       spec.lap?.('egress');
-      await this.#guests.untilAnswered({ slot, handle, client }, client.claim(spec.identity, randomBytes(16).toString('hex'), randomBytes(64), spec.limits, signal));
+      await this.#guests.untilAnswered({ handle, client }, client.claim(spec.identity, randomBytes(16).toString('hex'), randomBytes(64), spec.limits, signal));
       signal.throwIfAborted();
       spec.lap?.('claim');
     } catch (reason) {
@@ -120,7 +120,7 @@ export class LocalHost implements Host {
       return { alive: false, death };
     }
     this.#runtime.thaw(ref.container);
-    const client = new AgentClient(ref.address, agentToken);
+    const client = new AgentClient(ref.address, agentToken, () => this.#runtime.isAlive(ref));
     try {
       await client.untilListening(AbortSignal.timeout(10_000), 10_000);
       await client.processes(AbortSignal.timeout(5_000)); // proves that the guest knows its token

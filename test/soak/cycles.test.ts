@@ -39,9 +39,10 @@ test(`${cycles} cycles of create, command and kill, ten at a time, while guests 
       } catch (reason) {
         const message = `cycle ${number} ${id}: ${(reason as Error).message}`;
         // The guest's death shows as 410 or, when it came before the kill, as a kill that found nothing to do.
-        const ours = id !== '' && ['runtime_crashed', 'agent_lost'].includes(await endReason(id));
+        const ended = id === '' ? '' : await endReason(id);
+        const ours = ['runtime_crashed', 'agent_lost'].includes(ended);
         const cut = crashingBefore || crashes > crashesBefore || crashing;
-        (ours || cut ? disturbed : failures).push(message);
+        (ours || cut ? disturbed : failures).push(`${message} (it ended by: ${ended || 'nothing'})`);
         if (id !== '' && cut) await eventually(async () => { await Sandbox.kill(id, { wait: true }); }, { withinMs: 30_000 });
       }
     }

@@ -43,10 +43,13 @@ export class AgentClient implements Guest {
   readonly files: AgentFiles;
   readonly #pool: Pool;
   #token: string | null;
+  readonly #isAlive: () => boolean;
   readonly #ended = new AbortController();
 
-  constructor(address: string, token: string | null = null) {
+  /** @param isAlive whether the guest's process runs, to tell a death from a fault before anybody has noticed it. */
+  constructor(address: string, token: string | null, isAlive: () => boolean) {
     this.#token = token;
+    this.#isAlive = isAlive;
     // Streams hold a connection each; deadlines are per call, because a quiet stream is not a dead one.
     this.#pool = new Pool(`http://${address}:${agentPort}`, {
       connections: 512,
@@ -217,6 +220,7 @@ export class AgentClient implements Guest {
   #translate(reason: unknown, sent: boolean): unknown {
     if (this.#ended.signal.aborted) return this.#ended.signal.reason;
     if (reason instanceof Error && reason.name === 'AbortError') return reason;
+    if (!(reason instanceof PaddockError) && !this.#isAlive()) return new PaddockError('gone', 'the sandbox has ended', {}, { cause: reason });
     const refused = (reason as NodeJS.ErrnoException | null)?.code;
     return fromConversation(reason, sent && refused !== 'ECONNREFUSED' && refused !== 'UND_ERR_CONNECT_TIMEOUT');
   }

@@ -68,6 +68,8 @@ const gatewaySysctls = [
   'echo 0 > /proc/sys/net/ipv4/conf/all/send_redirects',
   'echo 0 > /proc/sys/net/ipv4/conf/default/send_redirects',
   'echo 0 > /proc/sys/net/ipv4/conf/default/accept_redirects',
+  // A segment that the tracker did not expect still belongs to its connection.
+  '[ ! -e /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal ] || echo 1 > /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal',
   // Refused datagrams are answered each: with the kernel's limit a resolver's second question would wait for its time-out.
   'echo 0 > /proc/sys/net/ipv4/icmp_ratelimit',
   'for f in /proc/sys/net/ipv6/conf/all/disable_ipv6 /proc/sys/net/ipv6/conf/default/disable_ipv6; do [ ! -e $f ] || echo 1 > $f; done',
@@ -105,6 +107,8 @@ table inet paddock {
   chain forward {
     iifname "host0" oifname != "host0" accept
     oifname "host0" ct state established,related accept
+    # Late and repeated segments of the host's own connections: a reset would end a connection that lives.
+    oifname "host0" ct state invalid drop
     meta nfproto ipv4 meta l4proto tcp reject with tcp reset
   }
 }
