@@ -5,6 +5,7 @@ import { PaddockError } from '../../core/errors.ts';
 import type { Guest, GuestIdentity, OutputEvent, ProcessInfo, ProcessKind, ProcessSpec, StartedProcess } from '../../core/host.ts';
 import type { Limits } from '../../core/template.ts';
 import { fromAgentAnswer, fromConversation } from './errors.ts';
+import { readAll } from './answer.ts';
 import { AgentFiles } from './files.ts';
 import { AgentProtocolError, type Json, decodeFrames, numberField, parseExit, parseJson, parseStarted, processId, stringField } from './frames.ts';
 
@@ -224,17 +225,6 @@ export class AgentClient implements Guest {
     const refused = (reason as NodeJS.ErrnoException | null)?.code;
     return fromConversation(reason, sent && refused !== 'ECONNREFUSED' && refused !== 'UND_ERR_CONNECT_TIMEOUT');
   }
-}
-
-async function readAll(body: Readable, limit: number): Promise<string> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > limit) throw new AgentProtocolError(`an answer of more than ${limit} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString();
 }
 
 function processBody(spec: ProcessSpec): object {

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { FileEntry, GuestFiles } from '../../core/host.ts';
+import { readAll } from './answer.ts';
 import type { AgentAnswer, AgentRequest } from './client.ts';
 import { AgentProtocolError, type Json, numberField, parseJson, stringField } from './frames.ts';
 
@@ -55,14 +56,7 @@ export class AgentFiles implements GuestFiles {
 
   async #json(request: AgentRequest): Promise<Json> {
     const { body } = await this.#request(request);
-    const chunks: Buffer[] = [];
-    let size = 0;
-    for await (const chunk of body as AsyncIterable<Buffer>) {
-      size += chunk.length;
-      if (size > listingLimit) throw new AgentProtocolError('a listing without end');
-      chunks.push(chunk);
-    }
-    return parseJson(Buffer.concat(chunks));
+    return parseJson(await readAll(body, listingLimit));
   }
 }
 

@@ -8,7 +8,7 @@ import type { ConnectionEvent, Egress, EgressEntry } from '../../core/network/eg
 import type { Instance } from '../instance.ts';
 import type { HostLog } from '../log.ts';
 import { linkAddresses } from '../network/addresses.ts';
-import { isRunning, startTime } from '../process-table.ts';
+import { isRunning, sendSignal, startTime } from '../process-table.ts';
 import { HostSetupError } from '../setup-error.ts';
 import { type ConnectionBatch, ControlConnection, type ControlListeners } from './control.ts';
 
@@ -98,7 +98,7 @@ export class EgressSupervisor implements Egress {
     this.close();
     const process = this.#readPid();
     if (process !== null && isRunning(process.pid, process.start)) {
-      kill(process.pid, 'SIGKILL');
+      sendSignal(process.pid, 'SIGKILL');
       while (isRunning(process.pid, process.start)) await sleep(5);
     }
     rmSync(this.#dir, { recursive: true, force: true });
@@ -129,7 +129,7 @@ export class EgressSupervisor implements Egress {
         return await ControlConnection.open(this.#socketPath, this.#listeners);
       } catch (reason) {
         this.#log.warn({ err: reason }, 'the egress process of an earlier server is not usable; starting another');
-        kill(found.pid, 'SIGKILL');
+        sendSignal(found.pid, 'SIGKILL');
       }
     }
     return this.#spawn();
@@ -161,7 +161,7 @@ export class EgressSupervisor implements Egress {
       } catch (reason) {
         if (exit !== null) throw new Error(`it ended with ${exit}: ${this.#lastWords()}`, { cause: reason });
         if (Date.now() > deadline) {
-          kill(child.pid!, 'SIGKILL');
+          sendSignal(child.pid!, 'SIGKILL');
           throw new Error(`it did not answer within ${startDeadlineMs / 1000} s: ${(reason as Error).message}`, { cause: reason });
         }
         await sleep(5);
@@ -234,13 +234,5 @@ export class EgressSupervisor implements Egress {
     } catch {
       return '';
     }
-  }
-}
-
-function kill(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal);
-  } catch (reason) {
-    if ((reason as NodeJS.ErrnoException).code !== 'ESRCH') throw reason;
   }
 }

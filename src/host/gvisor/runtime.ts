@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { GuestDeath } from '../../core/host.ts';
 import { type Cgroup, type CgroupStats, type CgroupVersion, childCgroups, detectCgroupVersion, openCgroup } from '../cgroup.ts';
 import type { Instance } from '../instance.ts';
-import { bootId, isRunning, startTime } from '../process-table.ts';
+import { bootId, isRunning, sendSignal, startTime } from '../process-table.ts';
 import type { Runtime, RuntimeHandle } from '../runtime.ts';
 import type { Slot } from '../slots.ts';
 import type { InstalledTemplate } from '../templates.ts';
@@ -184,13 +184,7 @@ async function killAll(cgroup: Cgroup): Promise<void> {
     const living = cgroup.pids().filter((pid) => startTime(pid) !== null);
     if (living.length === 0) return;
     if (Date.now() > deadline) throw new Error(`guest processes ${living.join(', ')} do not end`);
-    for (const pid of living) {
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch (reason) {
-        if ((reason as NodeJS.ErrnoException).code !== 'ESRCH') throw reason;
-      }
-    }
+    for (const pid of living) sendSignal(pid, 'SIGKILL');
     await sleep(pause);
   }
 }

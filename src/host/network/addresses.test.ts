@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { Subnet, formatIpv4, linkAddresses, parseSubnet, slotCapacity } from './addresses.ts';
+import { formatAddress } from '../../core/network/addresses.ts';
+import { Subnet, linkAddresses, parseSubnet, slotCapacity } from './addresses.ts';
 
 test('a network is parsed and its host bits are cut off', () => {
   const table: [text: string, result: string | null][] = [
@@ -52,7 +53,7 @@ test('every slot of a range has a link of its own inside it', () => {
 test('addresses are written as they are read', () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 2 ** 32 - 1 }), (address) => {
-      assert.equal(Subnet.parse(formatIpv4(address))?.base, address);
+      assert.equal(Subnet.parse(formatAddress(address))?.base, address);
     }),
   );
 });

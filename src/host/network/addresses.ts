@@ -1,3 +1,5 @@
+import { formatAddress } from '../../core/network/addresses.ts';
+
 /** An IPv4 network, parsed once. */
 export class Subnet {
   /** First address as a number. */
@@ -26,7 +28,7 @@ export class Subnet {
   }
 
   get text(): string {
-    return `${formatIpv4(this.base)}/${this.prefix}`;
+    return `${formatAddress(this.base)}/${this.prefix}`;
   }
 
   overlaps(other: Subnet): boolean {
@@ -51,14 +53,10 @@ export interface LinkAddresses {
 export function linkAddresses(subnet: Subnet, slot: number): LinkAddresses {
   const base = subnet.base + slot * 4;
   if (slot < 0 || slot >= slotCapacity(subnet) + 1) throw new RangeError(`slot ${slot} is outside ${subnet.text}`);
-  return { near: formatIpv4(base + 1), far: formatIpv4(base + 2) };
+  return { near: formatAddress(base + 1), far: formatAddress(base + 2) };
 }
 
 /** How many guests a range has addresses for. */
 export function slotCapacity(subnet: Subnet): number {
   return subnet.size / 4 - 1;
-}
-
-export function formatIpv4(address: number): string {
-  return [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join('.');
 }

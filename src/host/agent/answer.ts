@@ -1,0 +1,14 @@
+import type { Readable } from 'node:stream';
+import { AgentProtocolError } from './frames.ts';
+
+/** The whole of an answer's body as text. Throws AgentProtocolError when it is longer than the limit in bytes: an attack or a bug. */
+export async function readAll(body: Readable, limit: number): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > limit) throw new AgentProtocolError(`an answer of more than ${limit} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
+}
