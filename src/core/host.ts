@@ -1,4 +1,5 @@
 import type { Duplex, Readable } from 'node:stream';
+import type { PaddockError } from './errors.ts';
 import type { SandboxId, TeamId } from './ids.ts';
 import type { ConnectionEvent } from './network/egress.ts';
 import type { NetworkPolicy } from './network/rules.ts';
@@ -51,6 +52,50 @@ export interface GuestSpec {
   readonly lap?: Lap;
 }
 
+/** The saved state of a guest on its host: memory, processes, written disk. Plain data, stored with the snapshot that names it. */
+export interface CheckpointRef {
+  /** UUID. */
+  readonly id: string;
+  readonly runtime: GuestRef['runtime'];
+  /** Build of the runtime that wrote it (SHA-256); only that one restores it. */
+  readonly build: string;
+  readonly agentProtocol: number;
+  /** Digest of the agent's binary, whose pages the checkpoint names. */
+  readonly agent: string;
+  /** Digest of the template whose root file system lies below the written disk. */
+  readonly template: string;
+  /** What it takes on the host's disk. */
+  readonly bytes: number;
+  /** Memory the guest held when it was saved: what a restore takes at least. */
+  readonly memoryBytes: number;
+  /** How long the guest stood still for it. */
+  readonly pausedForMs: number;
+}
+
+export interface CheckpointOptions {
+  /** UUID, new. */
+  readonly checkpointId: string;
+  /** Whether the guest stands still afterwards, until `proceed` or `retire`; otherwise it goes on at once. */
+  readonly hold: boolean;
+  /** Hears of the stages `hold`, `save` and `durable`. */
+  readonly lap?: Lap;
+}
+
+export interface RestoreSpec {
+  readonly checkpoint: CheckpointRef;
+  /** The agent's token at the time of the checkpoint. */
+  readonly savedToken: string;
+  /** The same sandbox goes on: a guest kept in memory may be taken, and its machine-id stays. Otherwise it becomes somebody new. */
+  readonly sameSandbox: boolean;
+  readonly limits: Limits;
+  readonly identity: GuestIdentity;
+  readonly teamId: TeamId;
+  /** What it may reach: in force before its first packet. */
+  readonly network: NetworkPolicy;
+  /** Hears of the stages `kept`, or `slot`, `egress`, `restore` and `agent`, and of `identity`. */
+  readonly lap?: Lap;
+}
+
 /** How a guest came to its end without being asked. */
 export interface GuestDeath {
   readonly reason: EndReason;
@@ -86,7 +131,8 @@ export interface Host {
   provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef>;
   /**
    * Finds the guests that should be alive, re-attaches to them with their policies in force, and ends and removes everything of this
-   * instance that belongs to none of them. Called once, before anything else but the listeners.
+   * instance that belongs to none of them, guests kept after a pause and unfinished checkpoints included. One that was held goes on.
+   * Called once, before anything else but the listeners.
    */
   recover(known: ReadonlyMap<SandboxId, KnownGuest>): Promise<ReadonlyMap<SandboxId, Recovery>>;
   /** The live guest of a sandbox; throws `gone` when there is none. */
@@ -98,6 +144,27 @@ export interface Host {
    * that it denies are cut within 2 s. On failure the old one holds. Throws `gone` when there is no guest.
    */
   setNetwork(id: SandboxId, policy: NetworkPolicy): Promise<void>;
+  /**
+   * Saves a live guest, durably. A guest that goes on afterwards loses its connections to the outside. When it fails, the guest runs on,
+   * nothing is left of the checkpoint, and the error says why: `no_space`, `unprocessable`, `gone` …
+   */
+  checkpoint(id: SandboxId, options: CheckpointOptions, signal: AbortSignal): Promise<CheckpointRef>;
+  /** A held guest goes on. Throws `gone` when there is none. */
+  proceed(id: SandboxId): Promise<void>;
+  /**
+   * Lets go of a held guest whose checkpoint is safe: whoever is connected gets `error`, its address leads nowhere, and it is ended, or
+   * kept frozen in memory for a while. Succeeds when there is no guest.
+   */
+  retire(id: SandboxId, checkpointId: string, error: PaddockError): Promise<void>;
+  /**
+   * A guest from a checkpoint, under the identity given and ready for commands. On failure nothing of it is left, and the checkpoint stays.
+   * Throws `not_found` when the checkpoint is gone, `unprocessable` when it is damaged or this machine lacks what wrote it, with its name.
+   */
+  restore(spec: RestoreSpec, signal: AbortSignal): Promise<GuestRef>;
+  /** Removes a checkpoint, and a guest kept with it. Succeeds when there is nothing. */
+  removeCheckpoint(checkpointId: string): Promise<void>;
+  /** Every finished checkpoint on this host. */
+  checkpoints(): Promise<readonly string[]>;
   usage(id: SandboxId): Promise<GuestUsage>;
   /** Called at most once per guest, when it dies without `destroy`. What it held is already being taken back. */
   onDeath(listener: (id: SandboxId, death: GuestDeath) => void): void;
