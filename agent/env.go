@@ -84,3 +84,13 @@ func buildEnv(acc account, shell, term string, layers ...map[string]string) []st
 	sort.Strings(list)
 	return list
 }
+
+// valueOf finds a variable in an environment as execve takes it.
+func valueOf(env []string, name string) string {
+	for _, kv := range env {
+		if value, ok := cutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}

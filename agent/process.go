@@ -27,6 +27,7 @@ const (
 // startRequest is the body of POST /v1/processes.
 type startRequest struct {
 	Cmd   string            `json:"cmd"`
+	Argv  []string          `json:"argv"` // run as it is, without a shell; Cmd is then only shown
 	Kind  string            `json:"kind"`
 	User  string            `json:"user"`
 	Cwd   string            `json:"cwd"`
@@ -183,6 +184,11 @@ func (r *startRequest) check() error {
 	if r.Cmd == "" && r.Kind != "pty" {
 		return fail("bad_request", "cmd is empty")
 	}
+	for i, argument := range r.Argv {
+		if strings.IndexByte(argument, 0) >= 0 || i == 0 && argument == "" {
+			return fail("bad_request", "argv must name a program and contain no NUL byte")
+		}
+	}
 	if len(r.Tag) > maxTag {
 		return fail("bad_request", "tag is longer than %d bytes", maxTag)
 	}
@@ -338,13 +344,19 @@ func (ps *processes) launch(id *identity, req startRequest, acc account, cwd, sh
 	}
 	p.open = len(p.streams)
 	attr.Env = buildEnv(acc, sh, term, id.templateEnv, id.env, req.Env)
-	argv := shellArgs(sh, req.Cmd, req.Login || req.Kind == "pty" && req.Cmd == "")
+	file, argv := sh, shellArgs(sh, req.Cmd, req.Login || req.Kind == "pty" && req.Cmd == "")
+	if len(req.Argv) > 0 {
+		argv = req.Argv
+		if file = findProgram(argv[0], valueOf(attr.Env, "PATH"), cwd); file == "" {
+			return nil, fail("spawn_failed", "there is no program %q", argv[0])
+		}
+	}
 
 	p.serial = ps.serial.Add(1)
 	p.id = fmt.Sprintf("p%d", p.serial)
 	p.startedAt = time.Now().UnixMilli()
 	spawn := func() (int, error) {
-		pid, err := ps.launcher.forkExec(apiReserve, sh, argv, attr)
+		pid, err := ps.launcher.forkExec(apiReserve, file, argv, attr)
 		if err == nil {
 			// Before the reaper may tell of its end.
 			p.pid = pid
@@ -404,7 +416,7 @@ func spawnError(err error, acc account, cwd string) error {
 	case syscall.E2BIG:
 		return fail("bad_request", "the command and its environment are too long for the kernel")
 	case syscall.EACCES:
-		return fail("forbidden", "user %s may not enter the working directory %q, or not execute the shell", acc.Name, cwd)
+		return fail("forbidden", "user %s may not enter the working directory %q, or not execute the program", acc.Name, cwd)
 	}
 	return fail("spawn_failed", "no process could be started: %v", rootCause(err))
 }

@@ -52,6 +52,21 @@ func TestTheTextOfACommandReachesTheShellExactly(t *testing.T) {
 	}
 }
 
+func TestAnArgumentVectorRunsWithoutAShell(t *testing.T) {
+	a := claimed(t)
+	for name, c := range map[string]struct {
+		argv []string
+		want string
+	}{
+		"found by PATH": {[]string{"printf", "%s|", "a b", "$HOME", "*"}, "a b|$HOME|*|"},
+		"by its path":   {[]string{"/bin/sh", "-c", "echo $0 $1", "zero", "one"}, "zero one\n"},
+	} {
+		if r := a.run(map[string]any{"cmd": "echo wrong", "argv": c.argv}); r.stdout != c.want || r.exit.ExitCode != 0 {
+			t.Errorf("%s: %q %q %+v", name, r.stdout, r.stderr, r.exit)
+		}
+	}
+}
+
 func TestStartsThatAreRefused(t *testing.T) {
 	a := claimed(t)
 	write(t, filepath.Join(a.root, "file"), "")
@@ -59,10 +74,12 @@ func TestStartsThatAreRefused(t *testing.T) {
 	for code, bodies := range map[string][]map[string]any{
 		"bad_request": {{"cmd": ""}, {"cmd": "a\x00b"}, {"cmd": "x", "kind": "odd"}, {"cmd": "x", "tag": strings.Repeat("t", 1025)},
 			{"cmd": "x", "env": map[string]string{"A=B": "c"}}, {"cmd": "x", "env": map[string]string{"A": "\x00"}}, {"kind": "pty", "cols": 70000},
-			{"cmd": "x", "env": map[string]string{"A": strings.Repeat("x", 200_000)}}},
+			{"cmd": "x", "env": map[string]string{"A": strings.Repeat("x", 200_000)}},
+			{"cmd": "x", "argv": []string{""}}, {"cmd": "x", "argv": []string{"echo", "\x00"}}},
 		"user_not_found": {{"cmd": "x", "user": "nobody-here"}},
 		"cwd_not_found":  {{"cmd": "x", "cwd": "/not/there"}, {"cmd": "x", "cwd": filepath.Join(a.root, "file")}},
 		"forbidden":      {{"cmd": "x", "cwd": filepath.Join(a.root, "closed")}},
+		"spawn_failed":   {{"cmd": "x", "argv": []string{"no-such-program"}}, {"cmd": "x", "argv": []string{"/no/such"}}},
 	} {
 		for _, body := range bodies {
 			a.wantCode(code, "POST", "/v1/processes", body)

@@ -1,7 +1,7 @@
 // What the scripts of package.json call. Runs on the system's Node (18 or newer), before anything is installed.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { constants } from 'node:os';
+import os, { constants } from 'node:os';
 import { join } from 'node:path';
 import { setup } from './setup.mjs';
 import { stopCommands, withSystemPath } from './setup/command.mjs';
@@ -47,7 +47,8 @@ async function main([command = '', ...args]) {
   if (!entry && command !== 'test' && command !== 'setup') {
     throw new SetupFailure(`There is no command "${command}": use start, test, soak, bench or setup.`);
   }
-  const { places } = await setup();
+  // A server can begin to serve while the templates that its recipes call `later` are still being built.
+  const { places } = await setup({ later: command !== 'start' });
   if (command === 'setup') return 0;
   const env = { PADDOCK_ARTEFACTS_DIR: places.artefacts };
   if (command === 'test')
@@ -59,7 +60,26 @@ async function main([command = '', ...args]) {
   const [script, ...first] = entry;
   if (!existsSync(join(repository, script)))
     throw new SetupFailure(`${script} is not in this copy of Paddock: get a complete one.`);
-  return runChild(pinnedNode(), [script, ...first, ...args], { env: command === 'start' ? {} : env });
+  if (command !== 'start') return runChild(pinnedNode(), [script, ...first, ...args], { env });
+  const served = runChild(pinnedNode(), [script, ...first, ...args]);
+  let over = false;
+  const building = buildTheRest(() => over);
+  const code = await served;
+  over = true;
+  stopCommands();
+  await building;
+  return code;
+}
+
+/** What a server can do without at first. A failure is shown, and tried again at the next start. */
+async function buildTheRest(isOver) {
+  os.setPriority(19); // the server and its sandboxes come first; only what is started from here on is affected
+  try {
+    await setup();
+  } catch (error) {
+    if (!(error instanceof SetupFailure)) throw error;
+    if (!isOver()) process.stderr.write(`paddock: ${error.message}\n`);
+  }
 }
 
 /**

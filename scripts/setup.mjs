@@ -17,15 +17,16 @@ const PLANS = [planDebianPackages, planNodeModules, planRunsc, planAgent, planTe
 /**
  * Makes this machine ready for the server. What is there already is left alone, so a second call only looks.
  *
- * @param {{env?: NodeJS.ProcessEnv, progress?: Progress}} [options]
+ * @param {{env?: NodeJS.ProcessEnv, progress?: Progress, later?: boolean}} [options]
+ *   later: also what the server can start without
  * @returns {Promise<{places: ReturnType<typeof placesOf>, done: string[]}>} done: titles of the steps that were needed
  * @throws {SetupFailure} with the sentence for the user
  */
-export async function setup({ env = process.env, progress = new Progress() } = {}) {
+export async function setup({ env = process.env, progress = new Progress(), later = true } = {}) {
   const machine = assertSuitable();
   const places = placesOf(env);
   await makeDirectories(places);
-  const context = { machine, places, env, note: (line) => progress.note(line) };
+  const context = { machine, places, env, later, note: (line) => progress.note(line) };
   if (await nothingToDo(context)) return { places, done: progress.steps };
 
   const releases = [acquireLock(repository, context.note), acquireLock(places.artefacts, context.note)];

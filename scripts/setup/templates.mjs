@@ -10,7 +10,10 @@ import { BUILD_PROGRAM, buildRootfs, guestSources, runInside } from './template-
 
 const WORK_PREFIX = '.build-';
 
-/** The recipes, each after the one it starts from. */
+/** A template's directory: names of other makers' templates have a slash, `superserve/base`. */
+export const directoryOf = (name) => name.replaceAll('/', '-');
+
+/** The recipes, each after the one it starts from. One that says `later` is not needed for the server to start. */
 export async function readRecipes(directory = join(repository, 'templates')) {
   const names = (await readdir(directory)).filter((name) => name.endsWith('.json')).sort();
   const recipes = await Promise.all(names.map(async (name) => JSON.parse(await readFile(join(directory, name), 'utf8'))));
@@ -25,10 +28,11 @@ export async function readRecipes(directory = join(repository, 'templates')) {
 }
 
 /**
- * The templates that are missing or were built from another recipe, program, release or mirror.
+ * The templates that are missing or were built from another recipe, program, release or mirror. Those whose recipe says `later` are left out
+ * unless `later` is asked for: the server can start without them, and knows of them by their `building.json`.
  * @returns {Promise<{title: string, work: () => Promise<void>}[]>} in the order they have to be built
  */
-export async function planTemplates({ places, machine, env, recipes }) {
+export async function planTemplates({ places, machine, env, recipes, later = true }) {
   const { codename } = machine;
   const archives = debianArchives(await readMachineSources(), codename, env.PADDOCK_TEMPLATE_APT_MIRROR);
   const build = { machine, codename, archives: archives.machine, guestSources: guestSources(archives.guest, codename) };
@@ -48,6 +52,10 @@ export async function planTemplates({ places, machine, env, recipes }) {
     for (const part of parts) digest.update(`${part.length}\n`).update(part);
     digests.set(recipe.name, digest.digest('hex').slice(0, 32));
     if (await isCurrent(places, recipe.name, digests.get(recipe.name))) continue;
+    if (recipe.later && !later) {
+      await announce(places, recipe);
+      continue;
+    }
     missing.push({
       title: `Building the template ${recipe.name}`,
       work: () => buildTemplate({ places, recipe, digest: digests.get(recipe.name), build }),
@@ -63,8 +71,15 @@ export async function removeUnfinishedBuilds(places) {
   }
 }
 
+/** Tells a server that starts before it what will be there. */
+async function announce(places, { name, description, limits }) {
+  const home = join(places.templates, directoryOf(name));
+  await mkdir(home, { recursive: true, mode: 0o755 });
+  await writeJson(join(home, 'building.json'), { name, description, limits });
+}
+
 async function isCurrent(places, name, digest) {
-  const current = await readJson(join(places.templates, name, 'current.json'));
+  const current = await readJson(join(places.templates, directoryOf(name), 'current.json'));
   return (
     current?.digest === digest &&
     (await access(join(current.path, 'etc/passwd')).then(
@@ -75,7 +90,7 @@ async function isCurrent(places, name, digest) {
 }
 
 async function buildTemplate({ places, recipe, digest, build }) {
-  const home = join(places.templates, recipe.name);
+  const home = join(places.templates, directoryOf(recipe.name));
   const target = join(home, digest);
   await mkdir(home, { recursive: true, mode: 0o755 });
   // An earlier build may be finished and only not be the current one: a recipe was changed and changed back.
@@ -101,13 +116,14 @@ async function buildTemplate({ places, recipe, digest, build }) {
     path: join(target, 'rootfs'),
     manifest: join(target, 'manifest.json'),
   });
+  await rm(join(home, 'building.json'), { force: true });
 }
 
 async function buildInto(work, { places, recipe, digest, build }) {
   const result = join(work, 'result');
   const root = join(result, 'rootfs');
   await mkdir(result, { mode: 0o755 });
-  const base = recipe.from ? await readJson(join(places.templates, recipe.from, 'current.json')) : undefined;
+  const base = recipe.from ? await readJson(join(places.templates, directoryOf(recipe.from), 'current.json')) : undefined;
   const baseManifest = base ? await readJson(base.manifest) : undefined;
   await buildRootfs(recipe, { ...build, root, work, base: base?.path });
   const installed = await runInside(root, "dpkg-query --show --showformat='${Package} ${Version}\\n'");

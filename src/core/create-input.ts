@@ -8,6 +8,8 @@ import type { Template, TemplateCatalog } from './template.ts';
 
 export interface CreateSandbox {
   readonly wire: WireName;
+  /** What its owner calls it; need not be unique. */
+  readonly name?: string;
   /** Empty means `base`. */
   readonly templateName: string;
   /** 0 means no deadline. */
@@ -55,6 +57,9 @@ export function chooseTemplate(requested: string, catalog: TemplateCatalog, sett
   if (template !== undefined) return { template, id: template.id, name: template.name };
   const base = settings.unknownTemplate === 'base' && name.length <= 128 ? catalog.find('base') : undefined;
   if (base !== undefined) return { template: base, id: `tpl-${name}`, name };
+  if (catalog.pending?.().includes(name) === true) {
+    throw new PaddockError('template_not_ready', `the template ${name} is building, after the first start of the server; try again in a minute`, { field: 'template', retryAfterSeconds: 10 });
+  }
   const known = catalog.list().map((candidate) => candidate.name).sort().join(', ');
   throw new PaddockError('not_found', `there is no template ${JSON.stringify(name.slice(0, 128))}; there is: ${known === '' ? 'none yet' : known}`, { field: 'template' });
 }
@@ -79,14 +84,14 @@ function assertAtMost(field: string, seconds: number, settings: CoreSettings): v
   if (seconds > limit) throw invalid(field, `is ${seconds} seconds; the limit is ${limit}`);
 }
 
-// Wider than POSIX's names: shells pass on what they cannot assign, and some programs use dots and dashes.
-const envName = /^[A-Za-z_][A-Za-z0-9_.-]*$/;
+/** Whatever the kernel can carry: shells pass on what they cannot assign. */
+const envName = /^[^=\0]+$/;
 
 export function assertEnvs(field: string, envs: Readonly<Record<string, string>>, maxBytes: number): void {
   let bytes = 0;
   for (const [name, value] of Object.entries(envs)) {
     if (!envName.test(name)) {
-      throw invalid(field, `has the name ${JSON.stringify(name.slice(0, 80))}; names start with a letter or _ and go on with letters, digits, _, . and -`);
+      throw invalid(field, `has the name ${JSON.stringify(name.slice(0, 80))}; names are not empty and have no = and no NUL character`);
     }
     if (value.includes('\0')) throw invalid(`${field}.${name.slice(0, 80)}`, 'holds a NUL character, which no environment can');
     bytes += byteLength(name) + byteLength(value);

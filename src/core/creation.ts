@@ -59,6 +59,7 @@ export class Creation {
       shortId: newShortId(),
       teamId: principal.teamId,
       wire: input.wire,
+      name: input.name ?? '',
       template: Object.freeze({ id: chosen.id, name: chosen.name, digest: chosen.template.digest }),
       limits: chosen.template.limits,
       state: 'creating',

@@ -29,7 +29,7 @@ export class Files {
     return this.#files(principal, ref, [path], (files) => files.read(path, user, signal));
   }
 
-  /** Replaces the file whole or not at all. Throws `too_large` above the limit, however the size becomes known. */
+  /** Replaces the file whole or not at all. Throws `too_large` above the limit in bytes, however the size becomes known. */
   async write(
     principal: Principal,
     ref: SandboxRef,
@@ -37,9 +37,10 @@ export class Files {
     user: string | undefined,
     body: Readable | Uint8Array,
     signal: AbortSignal,
+    limit = this.#settings.maxFileBytes,
   ): Promise<{ readonly path: string; readonly size: number }> {
     return this.#files(principal, ref, [path], async (files, sandbox) => {
-      const written = await this.#writeBounded(files, path, user, body, signal);
+      const written = await this.#writeBounded(files, path, user, body, limit, signal);
       this.#record(sandbox, 'file_written', { path: written.path, size: written.size });
       return written;
     });
@@ -107,8 +108,7 @@ export class Files {
     return this.#sandboxes.inside(principal, ref, (guest, sandbox) => work(guest.files, sandbox));
   }
 
-  async #writeBounded(files: GuestFiles, path: string, user: string | undefined, body: Readable | Uint8Array, signal: AbortSignal): Promise<{ path: string; size: number }> {
-    const limit = this.#settings.maxFileBytes;
+  async #writeBounded(files: GuestFiles, path: string, user: string | undefined, body: Readable | Uint8Array, limit: number, signal: AbortSignal): Promise<{ path: string; size: number }> {
     if (body instanceof Uint8Array) {
       if (body.byteLength > limit) throw tooLarge(limit);
       return files.write(path, user, body, signal);

@@ -180,6 +180,8 @@ export type ProcessKind = 'command' | 'background' | 'stdio' | 'pty';
 export interface ProcessSpec {
   /** Shell line; empty with `pty` means a login shell. */
   readonly cmd: string;
+  /** A program and its arguments, run without a shell instead of `cmd`, which agents of before take for it. */
+  readonly argv?: readonly string[];
   readonly kind: ProcessKind;
   readonly user?: string;
   readonly cwd?: string;

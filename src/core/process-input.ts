@@ -6,6 +6,8 @@ import type { CoreSettings } from './settings.ts';
 export interface RunInput {
   /** A shell line. */
   readonly cmd: string;
+  /** A program and its arguments, run without a shell; `cmd` must then mean about the same. */
+  readonly argv?: readonly string[];
   readonly user?: string;
   readonly cwd?: string;
   readonly envs?: Readonly<Record<string, string>>;
@@ -35,6 +37,7 @@ export function processSpec(kind: ProcessKind, input: RunInput, tag: string, set
   assertText('cmd', input.cmd, settings.maxCommandBytes, 'Write a long script to a file and run that');
   if (input.user !== undefined) assertText('user', input.user, longestUser);
   if (input.cwd !== undefined) assertText('cwd', input.cwd, longestPath);
+  for (const [i, argument] of (input.argv ?? []).entries()) assertText(`argv[${i}]`, argument, settings.maxCommandBytes);
   assertEnvs('envs', input.envs ?? {}, settings.maxEnvBytes);
   assertProcessTimeout('timeout', input.timeoutSeconds, settings);
   return {
@@ -42,6 +45,7 @@ export function processSpec(kind: ProcessKind, input: RunInput, tag: string, set
     kind,
     stdin: input.stdin ?? false,
     tag,
+    ...(input.argv === undefined ? {} : { argv: input.argv }),
     ...(input.user === undefined || input.user === '' ? {} : { user: input.user }),
     ...(input.cwd === undefined || input.cwd === '' ? {} : { cwd: input.cwd }),
     ...(input.envs === undefined ? {} : { env: input.envs }),

@@ -143,6 +143,11 @@ export class Processes {
     await this.#byId(principal, ref, id, (guest) => guest.closeStdin(id, signal));
   }
 
+  /** To the whole group of a process that is known by its id, whoever started it; false when it has ended. */
+  async signal(principal: Principal, ref: SandboxRef, id: string, name: string, signal: AbortSignal): Promise<boolean> {
+    return this.#byId(principal, ref, id, (guest) => guest.sendSignal(id, name, signal));
+  }
+
   /** Readers still get the exit; false when it had ended, or is unknown. */
   async killStdio(principal: Principal, ref: SandboxRef, id: string, signal: AbortSignal): Promise<boolean> {
     if (!processId.test(id)) return false;

@@ -61,6 +61,8 @@ export interface Sandbox {
   readonly shortId: ShortId;
   readonly teamId: TeamId;
   readonly wire: WireName;
+  /** What its owner calls it; empty on wires without names. Not unique. */
+  readonly name: string;
   readonly template: { readonly id: string; readonly name: string; readonly digest: string };
   readonly limits: Limits;
   readonly state: SandboxState;

@@ -4,7 +4,7 @@ import type { Clock } from './clock.ts';
 import { assertTimeout, type CreateSandbox } from './create-input.ts';
 import { Creation } from './creation.ts';
 import { Deadlines } from './deadlines.ts';
-import { goneError, unusable } from './ended.ts';
+import { endOf, goneError, unusable } from './ended.ts';
 import { Endings } from './endings.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
@@ -33,6 +33,7 @@ export interface SandboxesDeps {
 
 const killsAtOnce = 16;
 const deathIsRecordedWithinMs = 1000;
+const mostRememberedOwners = 10_000;
 
 /** The life of sandboxes: every use case that creates, ends or looks at one. */
 export class Sandboxes {
@@ -48,6 +49,8 @@ export class Sandboxes {
   readonly #endings: Endings;
   readonly #creation: Creation;
   readonly #retention: Retention;
+  /** Never changes, so it is read once. */
+  readonly #owners = new Map<SandboxId, Principal>();
   #state: 'new' | 'started' | 'stopped' = 'new';
 
   constructor(deps: SandboxesDeps) {
@@ -126,6 +129,14 @@ export class Sandboxes {
     if (await this.#endings.claim(sandbox.id, 'killed')) this.#endings.finishInBackground(sandbox);
   }
 
+  /** The owner has seen that the sandbox died: from now on it counts as killed. Nothing happens to one that lives. */
+  async acknowledgeDeath(principal: Principal, ref: SandboxRef): Promise<void> {
+    const sandbox = await this.get(principal, ref);
+    if (sandbox.state !== 'killed' || sandbox.end === null || sandbox.end.reason === 'killed') return;
+    const { at, reason, detail } = sandbox.end;
+    await this.#store.sandboxes.transition(sandbox.id, ['killed'], 'killed', { end: endOf(at, 'killed', `${reason}: ${detail}`) });
+  }
+
   /** The countdown starts again from now; 0 takes the deadline away. */
   async setTimeout(principal: Principal, ref: SandboxRef, seconds: number): Promise<Sandbox> {
     assertTimeout('timeout', seconds, this.#settings);
@@ -152,6 +163,19 @@ export class Sandboxes {
   /** For whatever uses the inside. Throws `not_found`, `conflict` while it is created or paused, `gone` with the reason when it has ended. */
   async use(principal: Principal, ref: SandboxRef): Promise<{ readonly sandbox: Sandbox; readonly guest: Guest }> {
     return this.#enter(await this.get(principal, ref));
+  }
+
+  /** Whose a sandbox is, for whoever has shown by other means that they may use it. Throws `not_found`. */
+  async ownerOf(id: SandboxId): Promise<Principal> {
+    let owner = this.#owners.get(id);
+    if (owner === undefined) {
+      const sandbox = await this.#store.sandboxes.find(null, { id });
+      if (sandbox === null) throw notFound();
+      owner = Object.freeze({ teamId: sandbox.teamId, keyId: 'sandbox token' });
+      if (this.#owners.size >= mostRememberedOwners) this.#owners.clear();
+      this.#owners.set(id, owner);
+    }
+    return owner;
   }
 
   /** Like `use`, for access that needs no key: whoever knows the name of a sandbox whose ports are public. */

@@ -1,6 +1,6 @@
 import type { SandboxId, SandboxRef, TeamId } from './ids.ts';
 import type { ConnectionEvent, ConnectionVerdict } from './network/egress.ts';
-import type { Sandbox, SandboxState } from './sandbox.ts';
+import type { EndReason, Sandbox, SandboxState } from './sandbox.ts';
 
 export interface ApiKey {
   readonly id: string;
@@ -22,6 +22,17 @@ export interface SandboxQuery {
   readonly limit: number;
   readonly after?: { readonly createdAt: number; readonly id: SandboxId };
   readonly offset?: number;
+  /** Part of the name, letters of either case. */
+  readonly nameContains?: string;
+  /** Of those that have ended, only these. */
+  readonly endReasons?: readonly EndReason[];
+  readonly order?: SandboxOrder;
+}
+
+/** Another order than newest first; not together with `after`. States go by their place in the list. */
+export interface SandboxOrder {
+  readonly by: 'createdAt' | 'name' | { readonly states: readonly SandboxState[] };
+  readonly descending: boolean;
 }
 
 export interface SandboxPage {

@@ -18,10 +18,16 @@ export interface Template {
   readonly limits: Limits;
   /** Environment for every process, below the sandbox's own. */
   readonly env: Readonly<Record<string, string>>;
+  /** When it was built, milliseconds since the epoch. */
+  readonly builtAt?: number | null;
+  /** Size of the root file system. */
+  readonly sizeBytes?: number | null;
 }
 
 /** The templates that sandboxes can be created from. */
 export interface TemplateCatalog {
   find(name: string): Template | undefined;
   list(): readonly Template[];
+  /** Names of those that are being built for the first time. */
+  pending?(): readonly string[];
 }

@@ -14,42 +14,73 @@ export interface InstalledTemplates extends TemplateCatalog {
   byDigest(digest: string): InstalledTemplate | undefined;
 }
 
+/** Milliseconds between two looks at the directory while something in it is still being built. */
+const lookAgainMs = 500;
+
 /**
  * The templates that set-up has built: `<artefacts>/templates/<name>/current.json` names the digest that is served,
- * `<digest>/manifest.json` says what it is.
+ * `<digest>/manifest.json` says what it is. A `building.json` says what will be there; then this looks again from time to time.
  */
 export function loadTemplates(artefactsDir: string): InstalledTemplates {
   const dir = join(artefactsDir, 'templates');
-  const byName = new Map<string, InstalledTemplate>();
-  for (const name of listDirs(dir)) {
-    const current = readJson(join(dir, name, 'current.json'));
-    if (current === null || typeof current['digest'] !== 'string') continue; // never finished building
-    const home = join(dir, name, current['digest']);
-    const manifest = readJson(join(home, 'manifest.json'));
-    if (manifest === null) throw new HostSetupError(`Template ${name} has no manifest in ${home}: remove the directory ${join(dir, name)} and run "npm start" to build it again.`);
-    byName.set(name, parseManifest(manifest, name, join(home, 'rootfs')));
-  }
+  let { ready, pending } = readTemplates(dir);
+  let readAt = Date.now();
+  const current = (): ReadonlyMap<string, InstalledTemplate> => {
+    if (pending.length > 0 && Date.now() - readAt > lookAgainMs) {
+      ({ ready, pending } = readTemplates(dir));
+      readAt = Date.now();
+    }
+    return ready;
+  };
   return Object.freeze({
-    find: (name: string) => byName.get(name),
-    list: () => [...byName.values()],
-    byDigest: (digest: string) => [...byName.values()].find((template) => template.digest === digest),
+    find: (name: string) => current().get(name),
+    list: () => [...current().values()],
+    pending: () => {
+      current();
+      return pending;
+    },
+    byDigest: (digest: string) => [...current().values()].find((template) => template.digest === digest),
   });
 }
 
-function parseManifest(manifest: Record<string, unknown>, name: string, rootfs: string): InstalledTemplate {
+function readTemplates(dir: string): { readonly ready: ReadonlyMap<string, InstalledTemplate>; readonly pending: readonly string[] } {
+  const ready = new Map<string, InstalledTemplate>();
+  const pending: string[] = [];
+  for (const directory of listDirs(dir)) {
+    const current = readJson(join(dir, directory, 'current.json'));
+    const building = readJson(join(dir, directory, 'building.json'));
+    if (current === null || typeof current['digest'] !== 'string') {
+      if (building !== null) pending.push(String(building['name']));
+      continue; // never finished building
+    }
+    const home = join(dir, directory, current['digest']);
+    const manifest = readJson(join(home, 'manifest.json'));
+    if (manifest === null) throw new HostSetupError(`Template ${directory} has no manifest in ${home}: remove the directory ${join(dir, directory)} and run "npm start" to build it again.`);
+    const template = parseManifest(manifest, directory, join(home, 'rootfs'));
+    ready.set(template.name, template);
+  }
+  return { ready, pending };
+}
+
+/** Names with a slash have a directory without, and ids go into paths too. */
+function parseManifest(manifest: Record<string, unknown>, directory: string, rootfs: string): InstalledTemplate {
+  const name = String(manifest['name'] ?? directory);
   const limits = manifest['limits'] as Record<string, unknown> | undefined;
   const number = (key: string): number => {
     const value = limits?.[key];
     if (typeof value !== 'number' || !(value > 0)) throw new HostSetupError(`Template ${name}: its manifest has no usable limits.${key}.`);
     return value;
   };
+  const builtAt = Date.parse(String(manifest['built_at']));
   return Object.freeze({
-    id: `tpl-${name}`,
+    id: `tpl-${directory}`,
     name,
     digest: String(manifest['digest']),
     description: String(manifest['description'] ?? ''),
     limits: Object.freeze({ vcpus: number('vcpus'), memoryMb: number('memory_mb'), diskMb: number('disk_mb'), pids: number('pids') }),
     env: Object.freeze({ ...(manifest['env'] as Record<string, string> | undefined) }),
+    builtAt: Number.isNaN(builtAt) ? null : builtAt,
+    sizeBytes: typeof manifest['size_bytes'] === 'number' ? manifest['size_bytes'] : null,
     rootfs,
   });
 }

@@ -1,5 +1,5 @@
 import { setImmediate as othersFirst } from 'node:timers/promises';
-import { sql, type Expression, type ExpressionBuilder, type Kysely, type SqlBool } from 'kysely';
+import { sql, type Expression, type ExpressionBuilder, type Kysely, type RawBuilder, type SqlBool } from 'kysely';
 import type { SandboxId, SandboxRef, ShortId, TeamId } from '../core/ids.ts';
 import type { EndReason, Sandbox, SandboxState, WireName } from '../core/sandbox.ts';
 import type { SandboxGuard, SandboxPage, SandboxPatch, SandboxQuery, SandboxStore } from '../core/store.ts';
@@ -55,6 +55,8 @@ export class SqlSandboxes implements SandboxStore {
         e('team_id', '=', teamId),
         e('state', 'in', query.states),
         ...(query.states.includes('killed') ? [] : [e('state', '<>', killed)]),
+        ...(query.nameContains ? [e(sql`instr(lower(name), ${query.nameContains.toLowerCase()})`, '>', 0)] : []),
+        ...(query.endReasons === undefined ? [] : [e.or([e('end_reason', 'is', null), e('end_reason', 'in', query.endReasons)])]),
         ...Object.entries(query.metadata).map(([key, value]) =>
           e.exists(
             e
@@ -79,7 +81,11 @@ export class SqlSandboxes implements SandboxStore {
           e.or([e('created_at', '<', after.createdAt), e.and([e('created_at', '=', after.createdAt), e('id', '<', after.id)])]),
         );
       }
-      page = page.orderBy('created_at', 'desc').orderBy('id', 'desc').limit(query.limit + 1);
+      const direction = query.order?.descending === false ? 'asc' : 'desc';
+      const by = query.order?.by ?? 'createdAt';
+      if (by === 'name') page = page.orderBy('name', direction);
+      else if (by !== 'createdAt') page = page.orderBy(placeOf(by.states), direction);
+      page = page.orderBy('created_at', direction).orderBy('id', direction).limit(query.limit + 1);
       if (query.offset !== undefined && query.offset > 0) page = page.offset(query.offset);
       const rows = await page.execute();
       return Object.freeze({
@@ -150,6 +156,7 @@ export class SqlSandboxes implements SandboxStore {
       short_id: sandbox.shortId,
       team_id: sandbox.teamId,
       wire: sandbox.wire,
+      name: sandbox.name,
       state: sandbox.state,
       template_id: sandbox.template.id,
       template_name: sandbox.template.name,
@@ -179,6 +186,7 @@ export class SqlSandboxes implements SandboxStore {
       shortId: row.short_id as ShortId,
       teamId: row.team_id as TeamId,
       wire: row.wire as WireName,
+      name: row.name,
       template: Object.freeze({ id: row.template_id, name: row.template_name, digest: row.template_digest }),
       limits: frozenJson<Sandbox['limits']>(row.limits),
       state: row.state as SandboxState,
@@ -217,6 +225,11 @@ export class SqlSandboxes implements SandboxStore {
     if (patch.declared !== undefined) columns.declared = JSON.stringify(patch.declared);
     return columns;
   }
+}
+
+/** The place of a row's state in the list. */
+function placeOf(states: readonly SandboxState[]): RawBuilder<number> {
+  return sql<number>`case state ${sql.join(states.map((state, i) => sql`when ${state} then ${sql.lit(i)}`), sql` `)} else ${sql.lit(states.length)} end`;
 }
 
 function envsOf(id: string): string {

@@ -49,6 +49,7 @@ export interface SandboxRow {
   short_id: string;
   team_id: string;
   wire: string;
+  name: string;
   state: string;
   template_id: string;
   template_name: string;

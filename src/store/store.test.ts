@@ -38,6 +38,7 @@ function sandbox(teamId: TeamId, changes: Partial<Sandbox> = {}): Sandbox {
     shortId: newShortId(),
     teamId,
     wire: 'declaw',
+  name: '',
     template: { id: 'tpl-base', name: 'base', digest: 'd' },
     limits: { vcpus: 1, memoryMb: 512, diskMb: 1024, pids: 256 },
     state: 'creating',

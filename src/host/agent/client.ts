@@ -232,6 +232,7 @@ function processBody(spec: ProcessSpec): object {
     cmd: spec.cmd,
     kind: spec.kind,
     stdin: spec.stdin,
+    ...(spec.argv === undefined ? {} : { argv: spec.argv }),
     ...(spec.user === undefined ? {} : { user: spec.user }),
     ...(spec.cwd === undefined ? {} : { cwd: spec.cwd }),
     ...(spec.env === undefined ? {} : { env: spec.env }),

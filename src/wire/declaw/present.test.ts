@@ -12,6 +12,7 @@ const running: Sandbox = {
   shortId: 'abcd1234' as ShortId,
   teamId: 'team' as TeamId,
   wire: 'declaw',
+  name: '',
   template: { id: 'tpl-base', name: 'base', digest: 'd' },
   limits: { vcpus: 2, memoryMb: 512, diskMb: 1024, pids: 100 },
   state: 'running',
