@@ -22,6 +22,7 @@ export interface Config {
   readonly subnet: Subnet | null;
   readonly egress: EgressSettings;
   readonly networkLogDays: number;
+  readonly superserve: SuperserveConfig;
   readonly logLevel: LogLevel;
 }
 
@@ -33,6 +34,23 @@ export interface EgressSettings {
   readonly upstreamProxy: string | null;
   /** PEM file with certificates that an upstream proxy over https may have besides those of known authorities. */
   readonly extraCaFile: string | null;
+}
+
+/** What can be chosen about the Superserve wire. */
+export interface SuperserveConfig {
+  /** Who may open a port of a sandbox whose create did not say. */
+  readonly previews: 'legacy_public' | 'public';
+  /** Origins of web pages that may use commands, files and terminals. */
+  readonly origins: readonly string[];
+  /** Requests of one address, and of one team; null for no limit. */
+  readonly addressRate: Rate | null;
+  readonly teamRate: Rate | null;
+}
+
+/** Requests per second, and how many may come at once after a silence. */
+export interface Rate {
+  readonly perSecond: number;
+  readonly burst: number;
 }
 
 export interface ListenAddress {
@@ -76,6 +94,10 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
   { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates that are trusted as well, for an upstream proxy over https with an authority of your own.' },
   { name: 'PADDOCK_NETWORK_LOG_DAYS', default: '7', meaning: 'Days that connections stay in the network log, from 1 to 90.' },
+  { name: 'PADDOCK_SUPERSERVE_PREVIEWS', default: 'legacy_public', meaning: 'Who may open ports of a Superserve sandbox created without preview_access: legacy_public (everybody, every port) or public (everybody, published ports).' },
+  { name: 'PADDOCK_SUPERSERVE_ORIGINS', default: '', meaning: 'Origins of web pages that may use the data plane of the Superserve API, such as https://console.example.com, several with commas.' },
+  { name: 'PADDOCK_SUPERSERVE_ADDRESS_RATE', default: '200:800', meaning: 'Requests per second of one client address on the Superserve API, and how many may come at once; 0 for no limit. Loopback is never limited.' },
+  { name: 'PADDOCK_SUPERSERVE_TEAM_RATE', default: '100:400', meaning: 'The same for all requests of one team.' },
   { name: 'PADDOCK_LOG_LEVEL', default: 'info', meaning: `What is logged to standard error: ${logLevels.join(', ')}.` },
 ]);
 
@@ -121,6 +143,12 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       extraCaFile: parseFile('PADDOCK_EXTRA_CA_FILE', read('PADDOCK_EXTRA_CA_FILE')),
     }),
     networkLogDays: parseInteger('PADDOCK_NETWORK_LOG_DAYS', read('PADDOCK_NETWORK_LOG_DAYS') ?? '7', 1, 90),
+    superserve: Object.freeze({
+      previews: parseChoice('PADDOCK_SUPERSERVE_PREVIEWS', read('PADDOCK_SUPERSERVE_PREVIEWS') ?? 'legacy_public', ['legacy_public', 'public']),
+      origins: parseOrigins(read('PADDOCK_SUPERSERVE_ORIGINS')),
+      addressRate: parseRate('PADDOCK_SUPERSERVE_ADDRESS_RATE', read('PADDOCK_SUPERSERVE_ADDRESS_RATE') ?? '200:800'),
+      teamRate: parseRate('PADDOCK_SUPERSERVE_TEAM_RATE', read('PADDOCK_SUPERSERVE_TEAM_RATE') ?? '100:400'),
+    }),
     logLevel: parseChoice('PADDOCK_LOG_LEVEL', read('PADDOCK_LOG_LEVEL') ?? 'info', logLevels),
   });
   return { config, warnings: unknownVariables(env) };
@@ -197,6 +225,23 @@ function parseProxy(text: string | null): string | null {
     throw new ConfigError('PADDOCK_UPSTREAM_PROXY', 'must be http://host:port or https://host:port, with user:password@ before the host if the proxy wants them.');
   }
   return url.href;
+}
+
+function parseOrigins(text: string | null): readonly string[] {
+  return Object.freeze(
+    (text ?? '').split(',').map((each) => each.trim()).filter((each) => each !== '').map((each) => {
+      const origin = URL.canParse(each) ? new URL(each).origin : 'null';
+      if (origin === 'null' || origin !== each.toLowerCase()) throw new ConfigError('PADDOCK_SUPERSERVE_ORIGINS', `must be origins, scheme://host or scheme://host:port, with commas between them, but has "${each}".`);
+      return origin;
+    }),
+  );
+}
+
+function parseRate(variable: string, text: string): Rate | null {
+  if (text === '0') return null;
+  const [, perSecond, burst] = /^(\d{1,6}):(\d{1,6})$/.exec(text)?.map(Number) ?? [];
+  if (!perSecond || !burst) throw new ConfigError(variable, `must be requests per second and at once, such as 100:400, or 0 for no limit, but is "${text}".`);
+  return Object.freeze({ perSecond, burst });
 }
 
 function parseFile(variable: string, text: string | null): string | null {

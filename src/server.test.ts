@@ -309,6 +309,7 @@ async function serve(core: Core): Promise<[Server, URL]> {
     clock: core.clock,
     domain: 'sandbox.localhost',
     maxTimeoutSeconds: 0,
+    superserve: core.superserve,
     cursorKey: core.store.deriveKey('cursors'),
     log: pino({ level: 'silent' }),
     version: 'test',

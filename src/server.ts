@@ -7,9 +7,13 @@ import { DataPlane } from './wire/data-plane.ts';
 import { declawWire } from './wire/declaw/index.ts';
 import type { DeclawDependencies } from './wire/declaw/dependencies.ts';
 import { HostEntrance, PortEntrance } from './wire/declaw/ports.ts';
+import { SuperserveWire } from './wire/superserve/index.ts';
+import type { SuperserveDependencies } from './wire/superserve/dependencies.ts';
 
 /** What the server is put together from. */
 export interface ServerDependencies extends Omit<DeclawDependencies, 'stopping'> {
+  /** What only the Superserve wire needs. */
+  readonly superserve: Omit<SuperserveDependencies, 'stopping' | keyof DeclawDependencies>;
   readonly log: FastifyBaseLogger;
   readonly version: string;
 }
@@ -39,12 +43,14 @@ const limits = {
   requestTimeout: 0,
 } as const;
 
-/** Builds the server; nothing listens yet. The Declaw wire is at the root. */
+/** Builds the server; nothing listens yet. The Declaw wire is at the root, the Superserve wire below `/superserve` and at hosts of its own. */
 export async function buildServer(deps: ServerDependencies): Promise<Server> {
   const draining = new AbortController();
   const expired = new AbortController();
   const newId = requestIds();
-  const dataPlane = new DataPlane([new HostEntrance(deps), new PortEntrance(deps)], newId, (err, reqId) => deps.log.error({ err, reqId }, 'port traffic failed'));
+  const stopping = { draining: draining.signal, expired: expired.signal };
+  const superserve = new SuperserveWire({ ...deps, ...deps.superserve, stopping }, (err) => deps.log.error({ err }, 'a WebSocket failed'));
+  const dataPlane = new DataPlane([superserve.previews, new HostEntrance(deps), new PortEntrance(deps)], newId, (err, reqId) => deps.log.error({ err, reqId }, 'port traffic failed'));
   const app = Fastify({
     loggerInstance: deps.log,
     logController: new LogController({ disableRequestLogging: true }),
@@ -55,15 +61,19 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
     forceCloseConnections: 'idle',
     return503OnClosing: false, // the SDKs would repeat it; what still comes in on an open connection is answered
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },
+    rewriteUrl: (request) => superserve.rewrite(request as IncomingMessage) ?? request.url ?? '/',
     frameworkErrors: (error, _request, reply) => {
       (reply as FastifyReply).code(400).send({ message: `The URL cannot be read: ${error.message}.`, code: 'invalid_argument' });
     },
     clientErrorHandler: refuseConnection,
     serverFactory: (handler) => {
-      const server = createServer({ ...limits, shouldUpgradeCallback: (request) => dataPlane.claims(request) }, (request, response) => {
+      const server = createServer({ ...limits, shouldUpgradeCallback: (request) => superserve.sockets.claims(request) || dataPlane.claims(request) }, (request, response) => {
         if (!dataPlane.handle(request, response)) handler(request, response);
       });
-      server.on('upgrade', (request: IncomingMessage, socket, head) => dataPlane.upgrade(request, socket, head));
+      server.on('upgrade', (request: IncomingMessage, socket, head) => {
+        const door = superserve.sockets.claims(request) ? superserve.sockets : dataPlane;
+        door.upgrade(request, socket, head);
+      });
       return server;
     },
   });
@@ -76,7 +86,8 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
     request.log.debug({ method: request.method, route: request.routeOptions.url, status: reply.statusCode, ms: Math.round(reply.elapsedTime * 10) / 10 }, 'request');
   });
   app.get('/health', async () => ({ status: 'ok', version: deps.version }));
-  await app.register(declawWire, { ...deps, stopping: { draining: draining.signal, expired: expired.signal } });
+  await app.register(declawWire, { ...deps, stopping });
+  await app.register(superserve.plugin);
   answerUnknownRoutes(app, routes);
   await app.ready();
 
@@ -86,6 +97,7 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
     close: async () => {
       draining.abort();
       dataPlane.close();
+      superserve.sockets.close();
       const closed = app.close();
       const over = await Promise.race([closed.then(() => true), sleep(graceMs, false)]);
       if (over) return;

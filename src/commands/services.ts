@@ -6,6 +6,7 @@ import { EventLog } from '../core/events.ts';
 import { Files } from '../core/files.ts';
 import { Networks } from '../core/networks.ts';
 import { Ports } from '../core/ports.ts';
+import { Previews } from '../core/previews.ts';
 import { Processes } from '../core/processes.ts';
 import { Sandboxes } from '../core/sandboxes.ts';
 import { defaultSettings, type CoreSettings } from '../core/settings.ts';
@@ -25,6 +26,7 @@ export interface Services {
   readonly files: Files;
   readonly networks: Networks;
   readonly ports: Ports;
+  readonly previews: Previews;
   /** Ends this process's part; the sandboxes run on. */
   close(): Promise<void>;
 }
@@ -61,7 +63,7 @@ export async function openServices(config: Config, log: Logger): Promise<Service
     const processes = new Processes({ sandboxes, store, clock, settings, events });
     await processes.start();
     undo.push(async () => processes.stop());
-    return { store, host, access, tokens, sandboxes, processes, files: new Files({ sandboxes, settings, events }), networks, ports: new Ports({ sandboxes }), close };
+    return { store, host, access, tokens, sandboxes, processes, files: new Files({ sandboxes, settings, events }), networks, ports: new Ports({ sandboxes }), previews: new Previews({ sandboxes, store, events }), close };
   } catch (error) {
     await close();
     throw error;

@@ -33,6 +33,12 @@ export async function start(config: Config, warnings: readonly string[]): Promis
         clock: systemClock,
         domain: config.domain,
         maxTimeoutSeconds: config.maxTimeoutSeconds,
+        superserve: {
+          events: services.store.events,
+          settings: config.superserve,
+          previews: services.previews,
+          keys: { accessTokens: services.store.deriveKey('superserve-access-tokens'), previewTokens: services.store.deriveKey('superserve-preview-tokens') },
+        },
         cursorKey: services.store.deriveKey('list-cursors'),
         log,
         version,

@@ -7,7 +7,7 @@ import { newSandboxId, type TeamId } from './ids.ts';
 import { openPolicy } from './network/rules.ts';
 import type { EventStore, PaddockEvent } from './store.ts';
 
-class MemoryEvents implements EventStore {
+class MemoryEvents implements Pick<EventStore, 'append' | 'list' | 'purge'> {
   readonly batches: (readonly PaddockEvent[])[] = [];
   failing = false;
   slow = 0;
@@ -28,7 +28,7 @@ class MemoryEvents implements EventStore {
   }
 }
 
-const sandbox = (audit = true): Parameters<EventLog['ofSandbox']>[0] => ({ id: newSandboxId(), teamId: 'team' as TeamId, policy: { allowPublicTraffic: true, audit, network: openPolicy, maskRequestHost: null } });
+const sandbox = (audit = true): Parameters<EventLog['ofSandbox']>[0] => ({ id: newSandboxId(), teamId: 'team' as TeamId, policy: { allowPublicTraffic: true, audit, network: openPolicy, maskRequestHost: null, previews: 'private' } });
 
 describe('the event log', () => {
   it('writes in batches, in order, soon after', async () => {

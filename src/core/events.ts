@@ -12,7 +12,7 @@ const largestBuffer = 10_000;
  * when the store cannot follow, the oldest are dropped and their number is recorded.
  */
 export class EventLog {
-  readonly #store: EventStore;
+  readonly #store: Pick<EventStore, 'append'>;
   readonly #clock: Clock;
   readonly #buffer: PaddockEvent[] = [];
   #dropped = 0;
@@ -20,7 +20,7 @@ export class EventLog {
   #writing: Promise<boolean> | null = null;
   #stopped = false;
 
-  constructor(deps: { readonly store: EventStore; readonly clock: Clock }) {
+  constructor(deps: { readonly store: Pick<EventStore, 'append'>; readonly clock: Clock }) {
     this.#store = deps.store;
     this.#clock = deps.clock;
   }

@@ -1,5 +1,5 @@
 import type { Clock } from './clock.ts';
-import { unusable } from './ended.ts';
+import { goneError, unusable } from './ended.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
 import type { Host } from './host.ts';
@@ -8,7 +8,7 @@ import type { ConnectionEvent } from './network/egress.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import { explain, type Explanation } from './network/target.ts';
 import type { Principal } from './principal.ts';
-import type { Declared, Sandbox } from './sandbox.ts';
+import type { Declared, PreviewAccess, Sandbox } from './sandbox.ts';
 import type { Sandboxes } from './sandboxes.ts';
 import type { CoreSettings } from './settings.ts';
 import type { ConnectionPage, ConnectionQuery, PaddockEvent, Store } from './store.ts';
@@ -55,9 +55,28 @@ export class Networks {
    * carried out one after the other.
    */
   async replace(principal: Principal, ref: SandboxRef, replacement: NetworkReplacement): Promise<Sandbox> {
+    return this.#inTurn(principal, ref, (id) => this.#replace(principal, id, replacement));
+  }
+
+  /** Who may open published ports, from now on; also of a sandbox that does not run. */
+  async setPreviews(principal: Principal, ref: SandboxRef, previews: PreviewAccess): Promise<Sandbox> {
+    return this.#inTurn(principal, ref, async (id) => {
+      const { sandboxes, store, events } = this.#deps;
+      for (;;) {
+        const sandbox = await sandboxes.get(principal, { id });
+        if (sandbox.end !== null) throw goneError(sandbox.end);
+        const changed = await store.sandboxes.transition(id, [sandbox.state], sandbox.state, { policy: { ...sandbox.policy, previews } });
+        if (changed === null) continue; // it went on to another state meanwhile
+        events.ofSandbox(changed, 'admin', 'previews_changed', { access: previews });
+        return changed;
+      }
+    });
+  }
+
+  async #inTurn(principal: Principal, ref: SandboxRef, work: (id: SandboxId) => Promise<Sandbox>): Promise<Sandbox> {
     const { id } = await this.#deps.sandboxes.get(principal, ref);
     const before = this.#replacing.get(id);
-    const replacing = (before ?? Promise.resolve()).catch(() => undefined).then(() => this.#replace(principal, id, replacement));
+    const replacing = (before ?? Promise.resolve()).catch(() => undefined).then(() => work(id));
     this.#replacing.set(id, replacing);
     try {
       return await replacing;

@@ -2,12 +2,13 @@ import { PaddockError } from './errors.ts';
 import { parsePolicy } from './network/parse.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import { parseAuthority } from './network/target.ts';
-import type { EnforcedPolicy } from './sandbox.ts';
+import type { EnforcedPolicy, PreviewAccess } from './sandbox.ts';
 
 /** What a create asks for in rules, after its wire has checked shapes and taken defaults and aliases apart. */
 export interface PolicyRequest {
   readonly network?: NetworkRequest;
   readonly security?: SecurityRequest;
+  readonly previews?: PreviewAccess;
   /** Environment name → reference to a secret. */
   readonly vaultRefs?: Readonly<Record<string, string>>;
   readonly volumes?: readonly unknown[];
@@ -78,6 +79,7 @@ export function enforcedPolicy(request: PolicyRequest): EnforcedPolicy {
   return Object.freeze({
     allowPublicTraffic: network.allowPublicTraffic ?? true,
     audit: request.security?.audit?.enabled ?? true,
+    previews: request.previews ?? 'private',
     network: parsePolicy({ allow: network.allowOut ?? [], deny: network.denyOut ?? [] }),
     maskRequestHost: typeof network.maskRequestHost === 'string' && network.maskRequestHost !== '' ? network.maskRequestHost : null,
   });

@@ -108,7 +108,7 @@ describe('a foreground command', () => {
     ['an empty line', { cmd: '' }, 'cmd'],
     ['a line with NUL', { cmd: 'a\0b' }, 'cmd'],
     ['a line that Linux would not take', { cmd: 'x'.repeat(131_072) }, 'cmd'],
-    ['a bad environment name', { cmd: 'x', envs: { '1': '' } }, 'envs'],
+    ['a bad environment name', { cmd: 'x', envs: { 'a=b': '' } }, 'envs'],
     ['a negative timeout', { cmd: 'x', timeoutSeconds: -1 }, 'timeout'],
     ['a timeout that is no number', { cmd: 'x', timeoutSeconds: Number.NaN }, 'timeout'],
   ] as const) {

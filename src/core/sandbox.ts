@@ -44,9 +44,17 @@ export interface EnforcedPolicy {
   readonly audit: boolean;
   /** What may be reached from inside. */
   readonly network: NetworkPolicy;
+  /** Who may open the ports that are published at host names of their own, and whether they must be published at all. */
+  readonly previews: PreviewAccess;
   /** The `Host` that programs behind the port proxy see, with `${PORT}` for the port; null for the usual one. */
   readonly maskRequestHost: string | null;
 }
+
+/**
+ * Previews of a sandbox: `legacy_public` opens every port to everybody; else ports have to be published, and are open to everybody or to
+ * whoever has a token, as published; the word is then what a port gets that is published without saying.
+ */
+export type PreviewAccess = 'legacy_public' | 'public' | 'private';
 
 export interface SandboxEnd {
   readonly at: number;

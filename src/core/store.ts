@@ -79,10 +79,36 @@ export interface PaddockEvent {
   readonly detail: Readonly<Record<string, string | number | boolean | null>>;
 }
 
+/** One event of a listing over a team. */
+export interface ListedEvent extends PaddockEvent {
+  /** Grows with every event; not without holes. */
+  readonly seq: number;
+  /** Null when the event is of no sandbox, or its tombstone has expired. */
+  readonly sandboxName: string | null;
+}
+
+/** What a listing of a team's events asks for. */
+export interface EventQuery {
+  readonly categories: readonly EventCategory[];
+  /** Part of the event's name or of the sandbox's, letters of either case. */
+  readonly text?: string;
+  /** Inclusive. */
+  readonly from?: number;
+  /** Exclusive. */
+  readonly until?: number;
+  /** Only failures (names that end in `_failed`), or only the others. */
+  readonly failed?: boolean;
+  readonly descending: boolean;
+  readonly limit: number;
+  readonly offset: number;
+}
+
 export interface EventStore {
   append(events: readonly PaddockEvent[]): Promise<void>;
   /** Newest last. */
   list(teamId: TeamId, sandboxId: SandboxId, limit: number): Promise<readonly PaddockEvent[]>;
+  /** Of all sandboxes of a team; `total` is on every page. */
+  search(teamId: TeamId, query: EventQuery): Promise<{ readonly items: readonly ListedEvent[]; readonly total: number }>;
   /** Removes what is older than `before`, and the oldest beyond about `keepNewest`; returns how many. */
   purge(before: number, keepNewest: number): Promise<number>;
 }
@@ -113,6 +139,25 @@ export interface NetworkEventStore {
   list(teamId: TeamId, sandboxId: SandboxId, query: ConnectionQuery): Promise<ConnectionPage>;
   /** Removes what began before `before`, and the oldest beyond about `keepNewest`; returns how many. */
   purge(before: number, keepNewest: number): Promise<number>;
+}
+
+/** A port that is published at a host name of its own. */
+export interface PreviewPort {
+  readonly port: number;
+  readonly access: 'public' | 'private';
+  /** Tokens of other versions open nothing. */
+  readonly tokenVersion: number;
+}
+
+export interface PreviewPortStore {
+  /** By number. */
+  list(sandboxId: SandboxId): Promise<readonly PreviewPort[]>;
+  find(sandboxId: SandboxId, port: number): Promise<PreviewPort | null>;
+  /** With `access` if it is new; one that is there gets `otherwise`, unless that is null. */
+  publish(sandboxId: SandboxId, port: number, access: PreviewPort['access'], otherwise: PreviewPort['access'] | null): Promise<PreviewPort>;
+  unpublish(sandboxId: SandboxId, port: number): Promise<void>;
+  /** Null when it is not published. */
+  rotate(sandboxId: SandboxId, port: number): Promise<PreviewPort | null>;
 }
 
 /** Deadlines of processes that outlive the request that started them, so that a restart of the server does not lose them. */
@@ -146,6 +191,7 @@ export interface Store {
   readonly events: EventStore;
   readonly networkEvents: NetworkEventStore;
   readonly processDeadlines: ProcessDeadlineStore;
+  readonly previewPorts: PreviewPortStore;
   readonly keys: KeyStore;
   close(): Promise<void>;
 }

@@ -1,7 +1,7 @@
 import { setImmediate as othersFirst } from 'node:timers/promises';
-import type { Kysely } from 'kysely';
+import { sql, type Kysely } from 'kysely';
 import type { SandboxId, TeamId } from '../core/ids.ts';
-import type { EventCategory, EventStore, PaddockEvent } from '../core/store.ts';
+import type { EventCategory, EventQuery, EventStore, ListedEvent, PaddockEvent } from '../core/store.ts';
 import { frozenJson, stored } from './fault.ts';
 import type { EventRow, Schema } from './schema.ts';
 
@@ -40,6 +40,30 @@ export class SqlEvents implements EventStore {
       this.#db.selectFrom('events').selectAll().where('team_id', '=', teamId).where('sandbox_id', '=', sandboxId).orderBy('seq', 'desc').limit(limit).execute(),
     );
     return rows.reverse().map(fromRow);
+  }
+
+  async search(teamId: TeamId, query: EventQuery): Promise<{ readonly items: readonly ListedEvent[]; readonly total: number }> {
+    const text = query.text?.toLowerCase();
+    const matching = this.#db
+      .selectFrom('events')
+      .leftJoin('sandboxes', 'sandboxes.id', 'events.sandbox_id')
+      .where('events.team_id', '=', teamId)
+      .where('events.category', 'in', query.categories)
+      .$if(query.from !== undefined, (q) => q.where('events.at', '>=', query.from!))
+      .$if(query.until !== undefined, (q) => q.where('events.at', '<', query.until!))
+      .$if(query.failed !== undefined, (q) => q.where(sql`substr(events.name, -7)`, query.failed! ? '=' : '<>', '_failed'))
+      .$if(text !== undefined, (q) => q.where((e) => e.or([e(sql`instr(lower(events.name), ${text})`, '>', 0), e(sql`instr(lower(sandboxes.name), ${text})`, '>', 0)])));
+    return stored('search the events', async () => {
+      const { total } = await matching.select((e) => e.fn.countAll<number>().as('total')).executeTakeFirstOrThrow();
+      const rows = await matching
+        .selectAll('events')
+        .select('sandboxes.name as sandbox_name')
+        .orderBy('events.seq', query.descending ? 'desc' : 'asc')
+        .limit(query.limit)
+        .offset(query.offset)
+        .execute();
+      return { total: Number(total), items: rows.map((row) => Object.freeze({ ...fromRow(row), seq: row.seq, sandboxName: row.sandbox_name })) };
+    });
   }
 
   async purge(before: number, keepNewest: number): Promise<number> {

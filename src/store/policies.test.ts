@@ -4,7 +4,7 @@ import { decide } from '../core/network/decide.ts';
 import { parsePolicy } from '../core/network/parse.ts';
 import { Policies } from './policies.ts';
 
-const policy = { allowPublicTraffic: true, audit: false, network: parsePolicy({ allow: ['*.X.com', '~a+', '1.2.3.4/8'], deny: ['*'] }), maskRequestHost: 'a:${PORT}' };
+const policy = { allowPublicTraffic: true, audit: false, network: parsePolicy({ allow: ['*.X.com', '~a+', '1.2.3.4/8'], deny: ['*'] }), maskRequestHost: 'a:${PORT}', previews: 'public' as const };
 
 test('a policy comes back as it was stored, and the same text as the same value', () => {
   const policies = new Policies();

@@ -1,14 +1,15 @@
 import { PaddockError } from '../core/errors.ts';
 import { parsePolicy } from '../core/network/parse.ts';
 import { ruleTexts, type NetworkPolicy, type NetworkRules } from '../core/network/rules.ts';
-import type { EnforcedPolicy } from '../core/sandbox.ts';
+import type { EnforcedPolicy, PreviewAccess } from '../core/sandbox.ts';
 
-/** As stored: rules are texts. Rows from before sandboxes had a network have neither of the last two. */
+/** As stored: rules are texts. What older versions did not know is missing. */
 interface StoredPolicy {
   readonly allowPublicTraffic: boolean;
   readonly audit: boolean;
   readonly network?: NetworkRules;
   readonly maskRequestHost?: string | null;
+  readonly previews?: PreviewAccess;
 }
 
 const mostRemembered = 1000;
@@ -24,8 +25,8 @@ export class Policies {
   readonly #parsed = new Map<string, EnforcedPolicy>();
 
   write(policy: EnforcedPolicy): string {
-    const { allowPublicTraffic, audit, network, maskRequestHost } = policy;
-    const row: StoredPolicy = { allowPublicTraffic, audit, network: ruleTexts(network), maskRequestHost };
+    const { allowPublicTraffic, audit, network, maskRequestHost, previews } = policy;
+    const row: StoredPolicy = { allowPublicTraffic, audit, network: ruleTexts(network), maskRequestHost, previews };
     return JSON.stringify(row);
   }
 
@@ -38,6 +39,7 @@ export class Policies {
       audit: row.audit,
       network: networkOf(row.network ?? beforeNetworks),
       maskRequestHost: row.maskRequestHost ?? null,
+      previews: row.previews ?? 'private',
     });
     if (this.#parsed.size >= mostRemembered) this.#parsed.clear();
     this.#parsed.set(text, policy);

@@ -13,6 +13,7 @@ export interface Schema {
   sandbox_metadata: SandboxMetadataRow;
   process_deadlines: ProcessDeadlineRow;
   events: EventRow;
+  preview_ports: PreviewPortRow;
   network_events: NetworkEventRow;
 }
 
@@ -89,6 +90,13 @@ export interface ProcessDeadlineRow {
   process_id: string;
   team_id: string;
   at: number;
+}
+
+export interface PreviewPortRow {
+  sandbox_id: string;
+  port: number;
+  access: string;
+  token_version: number;
 }
 
 export interface EventRow {

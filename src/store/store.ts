@@ -1,10 +1,11 @@
 import type { Kysely } from 'kysely';
-import type { EventStore, KeyStore, NetworkEventStore, ProcessDeadlineStore, SandboxStore, Store } from '../core/store.ts';
+import type { EventStore, KeyStore, NetworkEventStore, PreviewPortStore, ProcessDeadlineStore, SandboxStore, Store } from '../core/store.ts';
 import { openDatabase } from './database.ts';
 import { SqlEvents } from './events.ts';
 import { stored } from './fault.ts';
 import { SqlKeys } from './keys.ts';
 import { SqlNetworkEvents } from './network-events.ts';
+import { SqlPreviewPorts } from './preview-ports.ts';
 import { SqlProcessDeadlines } from './process-deadlines.ts';
 import { SqlSandboxes } from './sandboxes.ts';
 import type { Schema } from './schema.ts';
@@ -40,6 +41,7 @@ export class SqlStore implements Store {
   readonly events: EventStore;
   readonly networkEvents: NetworkEventStore;
   readonly processDeadlines: ProcessDeadlineStore;
+  readonly previewPorts: PreviewPortStore;
   readonly keys: KeyStore;
   readonly #db: Kysely<Schema>;
   readonly #sealer: Sealer;
@@ -51,6 +53,7 @@ export class SqlStore implements Store {
     this.events = new SqlEvents(db);
     this.networkEvents = new SqlNetworkEvents(db);
     this.processDeadlines = new SqlProcessDeadlines(db);
+    this.previewPorts = new SqlPreviewPorts(db);
     this.keys = new SqlKeys(db);
   }
 

@@ -27,7 +27,7 @@ describe('the data plane', () => {
         return { tunnel: await open(port), host: `localhost:${port}` };
       },
       privateHeaders: async () => new Set(['x-api-key', 'authorization']),
-      failure: (error) => ({ status: error.code === 'unauthenticated' ? 401 : 502, headers: { 'x-kind': 'failure' }, body: { message: error.message } }),
+      failure: (error) => ({ status: (error as PaddockError).code === 'unauthenticated' ? 401 : 502, headers: { 'x-kind': 'failure' }, body: { message: (error as PaddockError).message } }),
     };
     plane = new DataPlane([entrance], () => 'r-1', () => {});
     front = createServer({ shouldUpgradeCallback: (request: IncomingMessage) => plane.claims(request) }, (request, response) => {

@@ -20,7 +20,16 @@ export interface OpenTarget {
   readonly tunnel: Duplex;
   /** The `Host` that the program is to see. */
   readonly host: string;
+  /** Instead of the target's own. */
+  readonly path?: string;
+  /** Instead of the client's `Cookie`; null for none. */
+  readonly cookie?: string | null;
+  /** The program has an origin of its own, so it may set cookies for it. */
+  readonly ownOrigin?: boolean;
 }
+
+/** What an entrance makes of a request: a way to the program, or an answer of its own. */
+export type Opened = OpenTarget | { readonly answer: { readonly status: number; readonly headers: Readonly<Record<string, string>> } };
 
 /** Made once: an abort without a reason makes an exception with a stack for every request. */
 const clientLeft = new PaddockError('conflict', 'the client has left');
@@ -30,11 +39,11 @@ export interface Entrance {
   /** The target a request names, or null when the request is for somebody else. */
   claims(request: IncomingMessage): PortTarget | null;
   /** A connection to the program. Throws what `failure` can present: no key, no sandbox, a bad port, nothing listening. */
-  open(target: PortTarget, headers: IncomingHttpHeaders, signal: AbortSignal): Promise<OpenTarget>;
+  open(target: PortTarget, headers: IncomingHttpHeaders, signal: AbortSignal, request: IncomingMessage): Promise<Opened>;
   /** Headers, in lower case, that are for Paddock and never reach the program. */
   privateHeaders(headers: IncomingHttpHeaders): Promise<ReadonlySet<string>>;
   /** What a client is told; `requestId` is where the log has more. */
-  failure(error: PaddockError, requestId: string): { readonly status: number; readonly headers: Readonly<Record<string, string>>; readonly body: object };
+  failure(error: unknown, requestId: string): { readonly status: number; readonly headers: Readonly<Record<string, string>>; readonly body: object };
 }
 
 /**
@@ -100,8 +109,9 @@ export class DataPlane {
     response.once('close', () => left.abort(clientLeft));
     try {
       const withhold = await entrance.privateHeaders(request.headers);
-      const { tunnel, host } = await entrance.open(target, request.headers, left.signal);
-      await forwardRequest({ request, response, tunnel, host, target, withhold });
+      const opened = await entrance.open(target, request.headers, left.signal, request);
+      if ('answer' in opened) response.writeHead(opened.answer.status, { ...opened.answer.headers, 'content-length': 0 }).end();
+      else await forwardRequest({ request, response, target, withhold, ...opened });
     } catch (error) {
       if (!left.signal.aborted) this.#fail(entrance, error, response);
     }
@@ -112,8 +122,9 @@ export class DataPlane {
     socket.once('close', () => left.abort(clientLeft));
     try {
       const withhold = await entrance.privateHeaders(request.headers);
-      const { tunnel, host } = await entrance.open(target, request.headers, left.signal);
-      await forwardUpgrade({ request, socket, head, tunnel, host, target, withhold });
+      const opened = await entrance.open(target, request.headers, left.signal, request);
+      if ('answer' in opened) throw new PaddockError('internal', 'an upgrade was answered without one');
+      await forwardUpgrade({ request, socket, head, target, withhold, ...opened });
     } catch (error) {
       if (left.signal.aborted) return;
       // The HTTP server has let go of this connection, so the answer needs a response of its own.
@@ -126,14 +137,13 @@ export class DataPlane {
   }
 
   #fail(entrance: Entrance, reason: unknown, response: ServerResponse): void {
-    const error = PaddockError.from(reason);
-    const requestId = this.#newId();
-    if (error.code === 'internal') this.#report(error, requestId);
     if (response.headersSent) {
       response.destroy(); // a cut answer must not look like a complete one
       return;
     }
-    const { status, headers, body } = entrance.failure(error, requestId);
+    const requestId = this.#newId();
+    const { status, headers, body } = entrance.failure(reason, requestId);
+    if (status === 500) this.#report(PaddockError.from(reason), requestId);
     const text = JSON.stringify(body);
     response.writeHead(status, { ...headers, 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(text), 'x-request-id': requestId });
     response.end(text);

@@ -11,7 +11,13 @@ interface Forwarding {
   /** The `Host` that the program is to see. */
   readonly host: string;
   readonly target: PortTarget;
+  /** Instead of the target's. */
+  readonly path?: string;
   readonly withhold: ReadonlySet<string>;
+  /** Instead of the client's; null for none. */
+  readonly cookie?: string | null;
+  /** Lets the program set cookies. */
+  readonly ownOrigin?: boolean;
 }
 
 /**
@@ -28,7 +34,7 @@ export async function forwardRequest({ response, ...forwarding }: Forwarding & {
   const answer = await outcomeOf(upstream);
   if (answer instanceof Switch) throw new PaddockError('not_listening', 'The program on this port switched to another protocol without being asked.');
   request.once('error', () => tunnel.destroy());
-  response.writeHead(answer.statusCode!, answer.statusMessage, answerHeaders(answer.rawHeaders));
+  response.writeHead(answer.statusCode!, answer.statusMessage, answerHeaders(answer.rawHeaders, { cookies: forwarding.ownOrigin }));
   response.flushHeaders(); // streams of events begin long before their first byte
   await new Promise<void>((resolve, reject) => pipeline(answer, response, (error) => (error ? reject(error) : resolve())));
   request.unpipe(upstream);
@@ -43,12 +49,12 @@ export async function forwardUpgrade({ socket, head, ...forwarding }: Forwarding
   upstream.end();
   const outcome = await outcomeOf(upstream);
   if (!(outcome instanceof Switch)) {
-    socket.write(answerHead(outcome, false));
+    socket.write(answerHead(outcome, false, forwarding.ownOrigin));
     outcome.pipe(socket);
     outcome.once('error', () => socket.destroy());
     return;
   }
-  socket.write(answerHead(outcome.answer, true));
+  socket.write(answerHead(outcome.answer, true, forwarding.ownOrigin));
   if (outcome.rest.length > 0) socket.write(outcome.rest);
   if (head.length > 0) tunnel.write(head);
   join(socket, tunnel);
@@ -63,13 +69,13 @@ function tie(tunnel: Duplex, client: ServerResponse | Duplex): boolean {
 }
 
 function openUpstream(forwarding: Forwarding, upgrade: boolean): ClientRequest {
-  const { request, tunnel, host, target, withhold } = forwarding;
+  const { request, tunnel, host, target, path = target.path, withhold, cookie } = forwarding;
   const upstream = sendRequest({
     createConnection: () => tunnel,
     method: request.method!,
-    path: target.path,
+    path,
     setHost: false,
-    headers: requestHeaders({ request, host, prefix: target.prefix, withhold, upgrade }),
+    headers: requestHeaders({ request, host, prefix: target.prefix, withhold, cookie, upgrade }),
   });
   upstream.on('error', () => tunnel.destroy()); // also after the answer has begun; who waits hears it too
   return upstream;
@@ -95,10 +101,10 @@ function outcomeOf(upstream: ClientRequest): Promise<IncomingMessage | Switch> {
   });
 }
 
-function answerHead(answer: IncomingMessage, agreed: boolean): string {
+function answerHead(answer: IncomingMessage, agreed: boolean, cookies = false): string {
   const status = answer.statusCode!;
   const lines = [`HTTP/1.1 ${status} ${answer.statusMessage || STATUS_CODES[status] || ''}`];
-  const headers = answerHeaders(answer.rawHeaders, agreed);
+  const headers = answerHeaders(answer.rawHeaders, { upgrade: agreed, cookies });
   for (let i = 0; i < headers.length; i += 2) lines.push(`${headers[i]}: ${headers[i + 1]}`);
   if (!agreed) lines.push('Connection: close'); // the body ends with the connection, whatever its framing was
   return `${lines.join('\r\n')}\r\n\r\n`;

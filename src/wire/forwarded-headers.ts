@@ -18,6 +18,8 @@ interface Outgoing {
   readonly prefix: string;
   /** Lower-case names that stay here. */
   readonly withhold: ReadonlySet<string>;
+  /** Instead of the client's; null for none. */
+  readonly cookie?: string | null | undefined;
   readonly upgrade: boolean;
 }
 
@@ -27,7 +29,7 @@ interface Outgoing {
  * `Host` is what the owner wants it to be, usually `localhost:<port>`, which every development server accepts; most refuse names they do
  * not know. The original one is in `X-Forwarded-Host`. An `Origin` of the same place follows, so that what was same-origin for the browser is so for the program.
  */
-export function requestHeaders({ request, host, prefix, withhold, upgrade }: Outgoing): string[] {
+export function requestHeaders({ request, host, prefix, withhold, cookie, upgrade }: Outgoing): string[] {
   const dropped = connectionHeaders(request.headers.connection);
   const asked = request.headers.host ?? '';
   const scheme = (request.socket as Partial<TLSSocket>).encrypted ? 'https' : 'http';
@@ -38,8 +40,10 @@ export function requestHeaders({ request, host, prefix, withhold, upgrade }: Out
     const lower = name.toLowerCase();
     // `Expect` was answered here already.
     if (lower === 'host' || lower === 'expect' || hopByHop.has(lower) || dropped.has(lower) || withhold.has(lower) || isForwardingHeader(lower)) continue;
+    if (lower === 'cookie' && cookie !== undefined) continue;
     headers.push(name, lower === 'origin' && value === `${scheme}://${asked}` ? `http://${host}` : value);
   }
+  if (cookie != null) headers.push('Cookie', cookie);
   headers.push('X-Forwarded-For', request.socket.remoteAddress ?? 'unknown', 'X-Forwarded-Proto', scheme, 'X-Forwarded-Host', asked);
   if (prefix !== '') headers.push('X-Forwarded-Prefix', prefix);
   if (upgrade) headers.push('Connection', 'Upgrade', 'Upgrade', request.headers.upgrade ?? 'websocket');
@@ -56,22 +60,32 @@ function framing(request: IncomingMessage): string[] {
 }
 
 /**
- * The program's headers for the client. `Set-Cookie` stays behind: all sandboxes share one origin, so a cookie of one would be sent to the
- * others.
+ * The program's headers for the client. `Set-Cookie` stays behind where all sandboxes share one origin, so that a cookie of one would be sent
+ * to the others.
  *
- * @param upgrade keeps the headers that agree to another protocol.
+ * @param options `upgrade` keeps the headers that agree to another protocol; `cookies` lets the program set cookies of its own host.
  */
-export function answerHeaders(rawHeaders: readonly string[], upgrade = false): string[] {
+export function answerHeaders(rawHeaders: readonly string[], { upgrade = false, cookies = false }: { readonly upgrade?: boolean; readonly cookies?: boolean | undefined } = {}): string[] {
   const connection = valuesOf(rawHeaders, 'connection');
   const dropped = connectionHeaders(connection);
   const headers: string[] = [];
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const lower = rawHeaders[i]!.toLowerCase();
-    if (lower === 'set-cookie' || lower === 'set-cookie2') continue;
+    if (lower === 'set-cookie' || lower === 'set-cookie2') {
+      const own = cookies && lower === 'set-cookie' ? hostOnlyCookie(rawHeaders[i + 1]!) : null;
+      if (own !== null) headers.push(rawHeaders[i]!, own);
+      continue;
+    }
     if (upgrade ? lower !== 'connection' && lower !== 'upgrade' && (hopByHop.has(lower) || dropped.has(lower)) : hopByHop.has(lower) || dropped.has(lower)) continue;
     headers.push(rawHeaders[i]!, rawHeaders[i + 1]!);
   }
   return headers;
+}
+
+/** A cookie that no other host gets: without a domain. Null for one that stands for this server's own word. */
+function hostOnlyCookie(cookie: string): string | null {
+  if (/^\s*__Host-superserve/i.test(cookie)) return null;
+  return cookie.split(';').filter((part) => !/^\s*domain\s*=/i.test(part)).join(';');
 }
 
 function connectionHeaders(connection: string | undefined): ReadonlySet<string> {

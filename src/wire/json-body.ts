@@ -5,6 +5,13 @@ import { PaddockError } from '../core/errors.ts';
 /** Bytes of a JSON body; above it the answer is 413. */
 export const jsonBodyLimit = 10 * 1024 * 1024;
 
+/** What a wire says about bodies that it refuses. */
+export interface BodyTexts {
+  readonly malformed?: string;
+  /** What to do instead of sending a body that is too large. */
+  readonly advice?: string;
+}
+
 /** Milliseconds a body may go without a single byte. */
 const stallLimitMs = 60_000;
 
@@ -15,10 +22,10 @@ const stallLimitMs = 60_000;
  * Reads the body itself instead of letting fastify do it: fastify closes the connection after a refused body while the client
  * still sends, and the client then sees a reset instead of the 413. Here the rest is read and thrown away.
  */
-export function readBodiesAsJson(scope: FastifyInstance): void {
+export function readBodiesAsJson(scope: FastifyInstance, texts: BodyTexts = {}): void {
   scope.removeAllContentTypeParsers();
   scope.addContentTypeParser('*', (_request: FastifyRequest, payload: Readable, done) => {
-    readJson(payload).then(
+    readJson(payload, texts).then(
       (value) => done(null, value),
       // Handed on as a value and thrown by the hook below, for the reason given above.
       (error: unknown) => done(null, new RefusedBody(PaddockError.from(error))),
@@ -43,18 +50,18 @@ class RefusedBody {
   }
 }
 
-async function readJson(payload: Readable): Promise<unknown> {
-  const bytes = await readAll(payload, jsonBodyLimit);
+async function readJson(payload: Readable, { malformed = 'The body is not valid JSON.', advice = 'Send large files with PUT /files/raw.' }: BodyTexts): Promise<unknown> {
+  const bytes = await readAll(payload, jsonBodyLimit, advice);
   if (bytes.length === 0) return undefined;
   try {
     return JSON.parse(bytes.toString('utf8'));
   } catch {
-    throw new PaddockError('invalid_argument', 'The body is not valid JSON.');
+    throw new PaddockError('invalid_argument', malformed);
   }
 }
 
 /** The whole of a stream; `too_large` as soon as it is longer than `limit`, and then the rest is drained. */
-function readAll(payload: Readable, limit: number): Promise<Buffer> {
+function readAll(payload: Readable, limit: number, advice: string): Promise<Buffer> {
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
   const chunks: Buffer[] = [];
   let length = 0;
@@ -69,7 +76,7 @@ function readAll(payload: Readable, limit: number): Promise<Buffer> {
   const onData = (chunk: Buffer): void => {
     stalled.refresh();
     length += chunk.length;
-    if (length > limit) fail(new PaddockError('too_large', `The JSON body is larger than ${limit / 1024 / 1024} MiB. Send large files with PUT /files/raw.`));
+    if (length > limit) fail(new PaddockError('too_large', `The JSON body is larger than ${limit / 1024 / 1024} MiB. ${advice}`));
     else chunks.push(chunk);
   };
   payload.on('data', onData);

@@ -9,6 +9,7 @@ import { EventLog } from '../events.ts';
 import { Files } from '../files.ts';
 import { Networks } from '../networks.ts';
 import { Ports } from '../ports.ts';
+import { Previews } from '../previews.ts';
 import type { Principal } from '../principal.ts';
 import { Processes } from '../processes.ts';
 import { Sandboxes } from '../sandboxes.ts';
@@ -52,6 +53,7 @@ export class Server {
   files!: Files;
   networks!: Networks;
   ports!: Ports;
+  previews!: Previews;
   access!: Access;
   principal!: Principal;
 
@@ -69,6 +71,12 @@ export class Server {
 
   create(input: Partial<CreateSandbox> = {}, signal: AbortSignal = new AbortController().signal): ReturnType<Sandboxes['create']> {
     return this.sandboxes.create(this.principal, createInput(input), signal);
+  }
+
+  /** What the Superserve wire needs besides. */
+  get superserve() {
+    const settings = { previews: 'legacy_public', origins: ['https://console.example'], addressRate: null, teamRate: null } as const;
+    return { events: this.store.events, previews: this.previews, settings, keys: { accessTokens: this.store.deriveKey('access'), previewTokens: this.store.deriveKey('previews') } };
   }
 
   /** The process of the server is gone, as after SIGKILL: nothing is stopped in order. */
@@ -109,6 +117,7 @@ export class Server {
     this.processes = new Processes({ sandboxes, store, clock, settings, events });
     this.files = new Files({ sandboxes, settings, events });
     this.ports = new Ports({ sandboxes });
+    this.previews = new Previews({ sandboxes, store, events });
     this.access = new Access({ store, clock, events });
     this.principal = { teamId: await store.keys.defaultTeam(), keyId: 'key-test' };
     await sandboxes.start();

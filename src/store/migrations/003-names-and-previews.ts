@@ -6,11 +6,6 @@ export const namesAndPreviews: Migration = {
   async up(db) {
     await db.schema.alterTable('sandboxes').addColumn('name', 'text', (c) => c.notNull().defaultTo('')).execute();
     await db.schema
-      .createTable('previews')
-      .addColumn('sandbox_id', 'text', (c) => c.primaryKey().references('sandboxes.id').onDelete('cascade'))
-      .addColumn('access', 'text', (c) => c.notNull())
-      .execute();
-    await db.schema
       .createTable('preview_ports')
       .addColumn('sandbox_id', 'text', (c) => c.notNull().references('sandboxes.id').onDelete('cascade'))
       .addColumn('port', 'integer', (c) => c.notNull())

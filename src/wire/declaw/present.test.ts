@@ -21,7 +21,7 @@ const running: Sandbox = {
   envs: { A_KEY: 'secret', B: 'c' },
   lifecycle: { onTimeout: 'kill', autoResume: false },
   declared: {},
-  policy: { allowPublicTraffic: true, audit: true, network: openPolicy, maskRequestHost: null },
+  policy: { allowPublicTraffic: true, audit: true, network: openPolicy, maskRequestHost: null, previews: 'private' },
   timeoutSeconds: 300,
   createdAt: Date.UTC(2026, 0, 15, 10, 30, 0, 123),
   startedAt: Date.UTC(2026, 0, 15, 10, 30, 1, 999),

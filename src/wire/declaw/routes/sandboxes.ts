@@ -23,6 +23,7 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
     {
       schema: { body: CreateBody },
       preValidation: async (request) => {
+        assertOfThisWire(request.body);
         request.received = request.body as Record<string, unknown>;
         request.body = createWithoutNulls(request.body) as typeof request.body;
       },
@@ -108,6 +109,16 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
       return { error: error.code === 'not_found' ? sandboxNotFound(id).message : error.message };
     }
   }
+}
+
+/** Fields of a Superserve create that this wire has under other names, or not at all. */
+const foreignFields = ['from_template', 'from_snapshot', 'env_vars', 'timeout_seconds', 'auto_delete_seconds', 'preview_access', 'secrets'] as const;
+
+/** Unknown fields are tolerated, but these say that the client has the wrong address: it would get a sandbox without its template and variables. */
+function assertOfThisWire(body: unknown): void {
+  if (typeof body !== 'object' || body === null) return;
+  const foreign = foreignFields.find((field) => field in body);
+  if (foreign !== undefined) throw new PaddockError('invalid_argument', `${foreign} belongs to the Superserve API, which this server has at /superserve: set SUPERSERVE_BASE_URL to this server's URL with /superserve behind it.`, { field: foreign });
 }
 
 /** The longest life is a limit of the account on this wire, and so a 403; the core keeps it too, as a limit of the field. */

@@ -1,0 +1,38 @@
+import type { HTTPMethods } from 'fastify';
+import type { Scope } from '../dependencies.ts';
+import { notAvailable } from '../errors.ts';
+
+/** Endpoints of the contract that this version does not have yet, told after authentication. */
+const unavailable: readonly (readonly [what: string, methods: readonly HTTPMethods[], paths: readonly string[]])[] = [
+  ['Snapshots of sandboxes', ['POST'], ['/sandboxes/:id/snapshot']],
+  ['Snapshots of sandboxes', ['GET'], ['/sandboxes/:id/snapshots']],
+  ['Snapshots of sandboxes', ['GET', 'PATCH', 'DELETE'], ['/snapshots/:snapshotId']],
+  ['Building templates', ['POST'], ['/templates']],
+  ['Building templates', ['GET', 'POST'], ['/templates/:templateId/builds']],
+  ['Building templates', ['GET', 'DELETE'], ['/templates/:templateId/builds/:buildId']],
+  ['Building templates', ['GET'], ['/templates/:templateId/builds/:buildId/logs']],
+  ['Secrets', ['POST'], ['/secrets', '/sandboxes/:id/secrets']],
+  ['Secrets', ['DELETE'], ['/sandboxes/:id/secrets/:envKey']],
+  ['Secrets', ['GET', 'PATCH', 'DELETE'], ['/secrets/:name']],
+  ['Secrets', ['GET'], ['/secrets/:name/audit', '/secrets/:name/sandboxes']],
+  ['Teams and roles', ['GET', 'POST', 'DELETE'], ['/teams/*']],
+  ['Billing', ['GET', 'POST'], ['/billing/*', '/stripe/*']],
+];
+
+/** Answers for what comes with a later version. */
+export function unavailableRoutes(app: Scope): void {
+  for (const [what, methods, paths] of unavailable) {
+    for (const url of paths) {
+      app.route({
+        url,
+        method: [...methods],
+        handler: async () => {
+          throw notAvailable(what);
+        },
+      });
+    }
+  }
+  // There can be none yet, so these are the truth.
+  app.get('/secrets', async () => []);
+  app.get('/providers', async () => []);
+}
