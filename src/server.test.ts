@@ -304,7 +304,7 @@ async function serve(core: Core): Promise<[Server, URL]> {
     files: core.files,
     networks: core.networks,
     ports: core.ports,
-    templates: { find: (name) => (name === 'base' ? base : undefined), list: () => [base] },
+    templates: { find: (name) => (name === 'base' ? base : undefined), list: () => [base], byDigest: () => base },
     tokens: new Tokens(core.store.deriveKey('sandbox tokens')),
     clock: core.clock,
     domain: 'sandbox.localhost',

@@ -24,4 +24,6 @@ export interface Template {
 export interface TemplateCatalog {
   find(name: string): Template | undefined;
   list(): readonly Template[];
+  /** Also one that is no longer offered but still on this host. */
+  byDigest(digest: string): Template | undefined;
 }

@@ -7,6 +7,7 @@ import type { Clock } from '../clock.ts';
 import type { CreateSandbox } from '../create-input.ts';
 import { EventLog } from '../events.ts';
 import { Files } from '../files.ts';
+import type { NamingTable } from '../identity.ts';
 import { Networks } from '../networks.ts';
 import { Ports } from '../ports.ts';
 import type { Principal } from '../principal.ts';
@@ -35,7 +36,11 @@ export const base: Template = {
   env: { LANG: 'C.UTF-8' },
 };
 
-const catalog: TemplateCatalog = { find: (name) => (name === 'base' ? base : undefined), list: () => [base] };
+const catalog: TemplateCatalog = { find: (name) => (name === 'base' ? base : undefined), list: () => [base], byDigest: (digest) => (digest === base.digest ? base : undefined) };
+
+const naming: NamingTable = {
+  declaw: { hostname: ({ shortId }) => `sbx-${shortId}`, env: ({ shortId }) => ({ DECLAW_SANDBOX_ID: `sbx-${shortId}` }) },
+};
 
 /** One server's core on a real database, whose machine is made of memory. `restart` is a new server on both. */
 export class Server {
@@ -86,6 +91,9 @@ export class Server {
   async [Symbol.asyncDispose](): Promise<void> {
     this.host.onProvision = async () => undefined;
     this.host.onDestroy = async () => undefined;
+    this.host.onCheckpoint = async () => undefined;
+    this.host.onSaved = async () => undefined;
+    this.host.onRestore = async () => undefined;
     await this.sandboxes.stop();
     this.processes.stop();
     await this.events.stop();
@@ -101,7 +109,7 @@ export class Server {
     const events = new EventLog({ store: store.events, clock });
     const tokens = new Tokens(store.deriveKey('sandbox tokens'));
     const slow = { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) };
-    const sandboxes = new Sandboxes({ store: slow, host, templates: catalog, clock, tokens, settings, events });
+    const sandboxes = new Sandboxes({ store: slow, host, templates: catalog, clock, tokens, settings, events, naming });
     this.networks = new Networks({ sandboxes, store: slow, host, clock, events, settings });
     this.store = store;
     this.events = events;
@@ -131,6 +139,7 @@ function delayed(store: SandboxStore, delay: () => Promise<void>): SandboxStore 
     list: slow(store.list),
     inStates: slow(store.inStates),
     transition: slow(store.transition),
+    transitionWith: slow(store.transitionWith),
     remove: slow(store.remove),
     purge: slow(store.purge),
   };
@@ -143,11 +152,9 @@ export function createInput(input: Partial<CreateSandbox> = {}): CreateSandbox {
     timeoutSeconds: 300,
     metadata: {},
     envs: {},
-    lifecycle: { onTimeout: 'kill', autoResume: false },
+    lifecycle: { onTimeout: 'kill', autoResume: false, maxLifetimeSeconds: null, autoDeleteSeconds: null },
     declared: {},
     defaultUser: 'user',
-    wireEnv: ({ shortId }) => ({ DECLAW_SANDBOX_ID: `sbx-${shortId}` }),
-    hostname: ({ shortId }) => `sbx-${shortId}`,
     ...input,
   };
 }

@@ -1,6 +1,7 @@
 import type { Kysely } from 'kysely';
 import { firstTables } from './001-first-tables.ts';
 import { networkLog } from './002-network-log.ts';
+import { snapshots } from './003-snapshots.ts';
 
 /** One step of the schema. Steps are never edited once released; a change is a new step. */
 export interface Migration {
@@ -10,4 +11,4 @@ export interface Migration {
   up(db: Kysely<any>): Promise<void>;
 }
 
-export const migrations: readonly Migration[] = [firstTables, networkLog];
+export const migrations: readonly Migration[] = [firstTables, networkLog, snapshots];
