@@ -11,6 +11,7 @@ export interface InstalledTemplate extends Template {
 export interface InstalledTemplates extends TemplateCatalog {
   list(): readonly InstalledTemplate[];
   find(name: string): InstalledTemplate | undefined;
+  /** Also one that is no longer served: guests and checkpoints that were made of it need it. */
   byDigest(digest: string): InstalledTemplate | undefined;
 }
 
@@ -32,8 +33,18 @@ export function loadTemplates(artefactsDir: string): InstalledTemplates {
   return Object.freeze({
     find: (name: string) => byName.get(name),
     list: () => [...byName.values()],
-    byDigest: (digest: string) => [...byName.values()].find((template) => template.digest === digest),
+    byDigest: (digest: string) => [...byName.values()].find((template) => template.digest === digest) ?? findOlder(dir, digest),
   });
+}
+
+function findOlder(dir: string, digest: string): InstalledTemplate | undefined {
+  if (!/^[\w-]+$/.test(digest)) return undefined;
+  for (const name of listDirs(dir)) {
+    const home = join(dir, name, digest);
+    const manifest = readJson(join(home, 'manifest.json'));
+    if (manifest !== null) return parseManifest(manifest, name, join(home, 'rootfs'));
+  }
+  return undefined;
 }
 
 function parseManifest(manifest: Record<string, unknown>, name: string, rootfs: string): InstalledTemplate {
