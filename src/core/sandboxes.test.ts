@@ -198,7 +198,7 @@ describe('ending a sandbox', () => {
     const id = await provisioning.promise;
     await until('the row is there', async () => (await server.store.sandboxes.inStates(['creating'])).length === 1);
     assert.deepEqual(await server.sandboxes.kill(server.principal, { id }), { killed: true });
-    await assert.rejects(creating, { code: 'conflict', message: 'the sandbox was killed while it was being created' });
+    await assert.rejects(creating, { code: 'conflict', message: 'the sandbox was killed while it was being started' });
     assert.equal((await server.sandboxes.get(server.principal, { id })).state, 'killed');
     await assertNothingLeft(server);
   });

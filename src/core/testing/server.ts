@@ -39,7 +39,7 @@ export const base: Template = {
 const catalog: TemplateCatalog = { find: (name) => (name === 'base' ? base : undefined), list: () => [base], byDigest: (digest) => (digest === base.digest ? base : undefined) };
 
 const naming: NamingTable = {
-  declaw: { hostname: ({ shortId }) => `sbx-${shortId}`, env: ({ shortId }) => ({ DECLAW_SANDBOX_ID: `sbx-${shortId}` }) },
+  declaw: { hostname: ({ shortId }) => `sbx-${shortId}`, env: ({ shortId }) => ({ DECLAW_SANDBOX: 'true', DECLAW_SANDBOX_ID: `sbx-${shortId}` }) },
 };
 
 /** One server's core on a real database, whose machine is made of memory. `restart` is a new server on both. */
