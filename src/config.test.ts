@@ -18,7 +18,7 @@ test('an empty environment gives the documented defaults', () => {
     subnet: null,
     egress: { dnsUpstreams: [], upstreamProxy: null, extraCaFile: null },
     networkLogDays: 7,
-    superserve: { previews: 'legacy_public', origins: [], addressRate: { perSecond: 200, burst: 800 }, teamRate: { perSecond: 100, burst: 400 } },
+    superserve: { timeout: 'hard_cap', previews: 'legacy_public', origins: [], addressRate: { perSecond: 200, burst: 800 }, teamRate: { perSecond: 100, burst: 400 } },
     logLevel: 'info',
   });
   assert.deepEqual(warnings, []);
@@ -40,6 +40,7 @@ const accepted: [string, string, (config: ReturnType<typeof parseConfig>['config
   ['PADDOCK_UPSTREAM_PROXY', 'http://me:pw@proxy.example:3128', (config) => config.egress.upstreamProxy, 'http://me:pw@proxy.example:3128/'],
   ['PADDOCK_EXTRA_CA_FILE', '/etc/passwd', (config) => config.egress.extraCaFile, '/etc/passwd'],
   ['PADDOCK_NETWORK_LOG_DAYS', '30', (config) => config.networkLogDays, 30],
+  ['PADDOCK_SUPERSERVE_TIMEOUT', 'auto_pause', (config) => config.superserve.timeout, 'auto_pause'],
   ['PADDOCK_SUPERSERVE_PREVIEWS', 'public', (config) => config.superserve.previews, 'public'],
   ['PADDOCK_SUPERSERVE_ORIGINS', 'https://A.example, http://b.example:8080', (config) => config.superserve.origins, ['https://a.example', 'http://b.example:8080']],
   ['PADDOCK_SUPERSERVE_TEAM_RATE', '5:10', (config) => config.superserve.teamRate, { perSecond: 5, burst: 10 }],

@@ -38,6 +38,8 @@ export interface EgressSettings {
 
 /** What can be chosen about the Superserve wire. */
 export interface SuperserveConfig {
+  /** Whether `timeout_seconds` ends a sandbox that long after its creation, or pauses it after that long of running. */
+  readonly timeout: 'hard_cap' | 'auto_pause';
   /** Who may open a port of a sandbox whose create did not say. */
   readonly previews: 'legacy_public' | 'public';
   /** Origins of web pages that may use commands, files and terminals. */
@@ -94,6 +96,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
   { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates that are trusted as well, for an upstream proxy over https with an authority of your own.' },
   { name: 'PADDOCK_NETWORK_LOG_DAYS', default: '7', meaning: 'Days that connections stay in the network log, from 1 to 90.' },
+  { name: 'PADDOCK_SUPERSERVE_TIMEOUT', default: 'hard_cap', meaning: 'What timeout_seconds does to a Superserve sandbox: hard_cap (destroyed that long after its creation) or auto_pause (paused after each running period of that length).' },
   { name: 'PADDOCK_SUPERSERVE_PREVIEWS', default: 'legacy_public', meaning: 'Who may open ports of a Superserve sandbox created without preview_access: legacy_public (everybody, every port) or public (everybody, published ports).' },
   { name: 'PADDOCK_SUPERSERVE_ORIGINS', default: '', meaning: 'Origins of web pages that may use the data plane of the Superserve API, such as https://console.example.com, several with commas.' },
   { name: 'PADDOCK_SUPERSERVE_ADDRESS_RATE', default: '200:800', meaning: 'Requests per second of one client address on the Superserve API, and how many may come at once; 0 for no limit. Loopback is never limited.' },
@@ -144,6 +147,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     }),
     networkLogDays: parseInteger('PADDOCK_NETWORK_LOG_DAYS', read('PADDOCK_NETWORK_LOG_DAYS') ?? '7', 1, 90),
     superserve: Object.freeze({
+      timeout: parseChoice('PADDOCK_SUPERSERVE_TIMEOUT', read('PADDOCK_SUPERSERVE_TIMEOUT') ?? 'hard_cap', ['hard_cap', 'auto_pause']),
       previews: parseChoice('PADDOCK_SUPERSERVE_PREVIEWS', read('PADDOCK_SUPERSERVE_PREVIEWS') ?? 'legacy_public', ['legacy_public', 'public']),
       origins: parseOrigins(read('PADDOCK_SUPERSERVE_ORIGINS')),
       addressRate: parseRate('PADDOCK_SUPERSERVE_ADDRESS_RATE', read('PADDOCK_SUPERSERVE_ADDRESS_RATE') ?? '200:800'),

@@ -139,7 +139,9 @@ describe('the server', () => {
       ['GET', '/sandboxes', { key: 'dcl_wrong' }, 401, 'unauthorized: missing or invalid API key'],
       ['POST', '/sandboxes', { json: { resources: {} } }, 403, 'resources cannot be chosen for a sandbox: they come from its template.'],
       ['GET', '/sandboxes/sbx-aaaaaaaa', {}, 404, 'Sandbox sbx-aaaaaaaa not found'],
-      ['POST', '/sandboxes/sbx-aaaaaaaa/pause', {}, 422, 'Pausing and resuming sandboxes: not available in this version of Paddock.'],
+      ['POST', '/sandboxes/sbx-aaaaaaaa/pause', {}, 404, 'Sandbox sbx-aaaaaaaa not found'],
+      ['POST', '/sandboxes/sbx-aaaaaaaa/fork', { json: { count: 0 } }, 400, 'count must be at least 1.'],
+      ['GET', '/governance/packs', {}, 422, 'Governance packs: not available in this version of Paddock.'],
       ['PUT', '/volumes/v/files/raw', { body: 'x' }, 422, 'Volumes: not available in this version of Paddock.'],
     ] as const) {
       const answer = await call(method, path, options);
@@ -304,7 +306,7 @@ async function serve(core: Core): Promise<[Server, URL]> {
     files: core.files,
     networks: core.networks,
     ports: core.ports,
-    templates: { find: (name) => (name === 'base' ? base : undefined), list: () => [base] },
+    templates: { find: (name) => (name === 'base' ? base : undefined), list: () => [base], byDigest: () => base },
     tokens: new Tokens(core.store.deriveKey('sandbox tokens')),
     clock: core.clock,
     domain: 'sandbox.localhost',

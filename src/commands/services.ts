@@ -13,6 +13,7 @@ import { defaultSettings, type CoreSettings } from '../core/settings.ts';
 import { Tokens } from '../core/tokens.ts';
 import { openHost, type LocalHost } from '../host/host.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
+import { naming } from '../wire/naming.ts';
 import { dataFiles } from './data-dir.ts';
 
 /** Everything behind the wires, started. Holds the data directory of its config: claim that first. */
@@ -56,7 +57,7 @@ export async function openServices(config: Config, log: Logger): Promise<Service
     undo.push(() => events.stop());
     const access = new Access({ store, clock, events });
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
-    const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events });
+    const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events, naming });
     const networks = new Networks({ sandboxes, store, host, clock, events, settings });
     await sandboxes.start();
     undo.push(() => sandboxes.stop());

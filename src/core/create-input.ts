@@ -1,6 +1,5 @@
 import { PaddockError } from './errors.ts';
 import type { Lap } from './host.ts';
-import type { SandboxId, ShortId } from './ids.ts';
 import { assertEnforceable, type PolicyRequest } from './policy.ts';
 import type { Declared, Lifecycle, WireName } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
@@ -22,16 +21,8 @@ export interface CreateSandbox {
   /** The same, normalised, to be checked and enforced. */
   readonly policy?: PolicyRequest;
   readonly defaultUser: string;
-  /** Variables that say where a program runs, such as DECLAW_SANDBOX; the caller's own win. */
-  readonly wireEnv: (sandbox: SandboxNames) => Readonly<Record<string, string>>;
-  readonly hostname: (sandbox: SandboxNames) => string;
   /** Hears of the stages of the create, for whoever measures them. */
   readonly lap?: Lap;
-}
-
-export interface SandboxNames {
-  readonly id: SandboxId;
-  readonly shortId: ShortId;
 }
 
 /** Throws `invalid_argument` with the field and the limit for whatever a create may not ask for. */
@@ -43,10 +34,7 @@ export function assertCreatable(input: CreateSandbox, settings: CoreSettings): v
   if (declaredBytes > settings.maxDeclaredBytes) {
     throw invalid('security', `and network take ${declaredBytes} bytes together; the limit is ${settings.maxDeclaredBytes}`);
   }
-  if (input.lifecycle.onTimeout === 'pause') {
-    throw invalid('lifecycle.on_timeout', 'pause is not available yet; use kill, or give a longer timeout');
-  }
-  if (input.lifecycle.autoResume) throw invalid('lifecycle.auto_resume', 'is not available yet; leave it out or give false');
+  assertLifecycle(input.lifecycle, settings);
   assertEnforceable(input.policy ?? {});
 }
 
@@ -62,6 +50,18 @@ export function chooseTemplate(requested: string, catalog: TemplateCatalog, sett
   }
   const known = catalog.list().map((candidate) => candidate.name).sort().join(', ');
   throw new PaddockError('not_found', `there is no template ${JSON.stringify(name.slice(0, 128))}; there is: ${known === '' ? 'none yet' : known}`, { field: 'template' });
+}
+
+/** The two limits of a life beyond its timeout; whole seconds, null for none. */
+export function assertLifecycle(lifecycle: Pick<Lifecycle, 'maxLifetimeSeconds' | 'autoDeleteSeconds'>, settings: CoreSettings): void {
+  const { maxLifetimeSeconds, autoDeleteSeconds } = lifecycle;
+  if (maxLifetimeSeconds !== null) {
+    if (!Number.isSafeInteger(maxLifetimeSeconds) || maxLifetimeSeconds < 1) throw invalid('lifecycle.max_lifetime_seconds', `must be whole seconds from 1, or null for none, not ${maxLifetimeSeconds}`);
+    assertAtMost('lifecycle.max_lifetime_seconds', maxLifetimeSeconds, settings);
+  }
+  if (autoDeleteSeconds === null) return;
+  if (!Number.isSafeInteger(autoDeleteSeconds) || autoDeleteSeconds < 0) throw invalid('lifecycle.auto_delete_seconds', `must be whole seconds, or null for never, not ${autoDeleteSeconds}`);
+  assertAtMost('lifecycle.auto_delete_seconds', autoDeleteSeconds, settings);
 }
 
 /** Whole seconds, 0 for none, up to the limit. */

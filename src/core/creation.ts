@@ -7,7 +7,9 @@ import type { Deadlines } from './deadlines.ts';
 import type { Endings } from './endings.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
-import type { GuestSpec, Host } from './host.ts';
+import type { Expiry } from './expiry.ts';
+import type { GuestRef, GuestSpec, Host, Lap } from './host.ts';
+import type { Identities } from './identity.ts';
 import { newSandboxId, newShortId } from './ids.ts';
 import { enforcedPolicy } from './policy.ts';
 import type { Principal } from './principal.ts';
@@ -15,21 +17,24 @@ import type { Sandbox } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
 import type { Store } from './store.ts';
 import type { Template, TemplateCatalog } from './template.ts';
-import type { Tokens } from './tokens.ts';
 
 export interface CreationDeps {
   readonly store: Store;
   readonly host: Host;
   readonly templates: TemplateCatalog;
   readonly clock: Clock;
-  readonly tokens: Tokens;
+  readonly identities: Identities;
   readonly settings: CoreSettings;
   readonly events: EventLog;
   readonly admission: Admission;
   readonly births: Births;
   readonly endings: Endings;
   readonly deadlines: Deadlines;
+  readonly expiry: Expiry;
 }
+
+/** Makes the guest of a sandbox that is being created: by booting one, or from what was saved of another. */
+export type GuestMaker = (unborn: Sandbox, signal: AbortSignal) => Promise<GuestRef>;
 
 const undoAgainAfterMs = 5000;
 
@@ -45,9 +50,15 @@ export class Creation {
     const { settings, templates } = this.#deps;
     assertCreatable(input, settings);
     const chosen = chooseTemplate(input.templateName, templates, settings);
+    const boot: GuestMaker = (unborn, aborted) => this.#deps.host.provision(this.#specOf(unborn, chosen.template, input.lap), aborted);
+    return this.bear(() => this.#unborn(principal, input, chosen), boot, signal, input.lap);
+  }
+
+  /** Makes a sandbox that `unborn` describes, with the guest that `make` makes. */
+  async bear(unborn: () => Sandbox, make: GuestMaker, signal: AbortSignal, lap?: Lap): Promise<Sandbox> {
     // A short id that is taken is a matter of one in millions, and of another try.
     for (let attempt = 0; attempt < 3; attempt++) {
-      const sandbox = await this.#attempt(this.#unborn(principal, input, chosen), input, chosen.template, signal);
+      const sandbox = await this.#attempt(unborn(), make, signal, lap);
       if (sandbox !== null) return sandbox;
     }
     throw new PaddockError('internal', 'no free short id was found; try again');
@@ -73,6 +84,12 @@ export class Creation {
       createdAt: this.#deps.clock.now(),
       startedAt: null,
       endAt: null,
+      periodStartedAt: null,
+      pausedAt: null,
+      pauseCause: null,
+      autoDeleteAt: null,
+      snapshotId: null,
+      sourceSnapshotId: null,
       generation: 1,
       guest: null,
       end: null,
@@ -80,15 +97,15 @@ export class Creation {
   }
 
   /** Null when the short id is taken. */
-  async #attempt(unborn: Sandbox, input: CreateSandbox, template: Template, caller: AbortSignal): Promise<Sandbox | null> {
-    const { admission, births, endings, events } = this.#deps;
+  async #attempt(unborn: Sandbox, make: GuestMaker, caller: AbortSignal, lap?: Lap): Promise<Sandbox | null> {
+    const { admission, births, expiry, events } = this.#deps;
     if (caller.aborted) throw abandoned(caller);
     admission.enter(unborn.id);
     const birth = births.begin(unborn.id);
     try {
-      const sandbox = await this.#bear(unborn, this.#specOf(unborn, input, template), birth, caller);
-      input.lap?.('store');
-      endings.watch(sandbox);
+      const sandbox = await this.#bear(unborn, make, birth, caller);
+      lap?.('store');
+      expiry.watch(sandbox);
       events.ofSandbox(sandbox, 'lifecycle', 'created', {
         template: sandbox.template.name,
         wire: sandbox.wire,
@@ -108,11 +125,11 @@ export class Creation {
   }
 
   /** The row is written while the host provides the guest: one hides the time of the other. */
-  async #bear(unborn: Sandbox, spec: GuestSpec, birth: Birth, caller: AbortSignal): Promise<Sandbox> {
-    const { host, store, clock } = this.#deps;
+  async #bear(unborn: Sandbox, make: GuestMaker, birth: Birth, caller: AbortSignal): Promise<Sandbox> {
+    const { store, clock } = this.#deps;
     const notStored = new AbortController();
     const signal = AbortSignal.any([caller, birth.signal, notStored.signal]);
-    const provisioning = (async () => host.provision(spec, signal))();
+    const provisioning = (async () => make(unborn, signal))();
     const inserting = store.sandboxes.insert(unborn).catch((error: unknown) => {
       notStored.abort(error);
       throw error;
@@ -127,29 +144,21 @@ export class Creation {
     signal.throwIfAborted();
     const startedAt = clock.now();
     const endAt = unborn.timeoutSeconds === 0 ? null : startedAt + unborn.timeoutSeconds * 1000;
-    const running = await store.sandboxes.transition(unborn.id, ['creating'], 'running', { guest: provisioned.value, startedAt, endAt });
+    const running = await store.sandboxes.transition(unborn.id, ['creating'], 'running', { guest: provisioned.value, startedAt, periodStartedAt: startedAt, endAt });
     // Killed or died in the very moment: the signal knows which.
     signal.throwIfAborted();
     if (running === null) throw new PaddockError('conflict', 'the sandbox was ended while it was being created');
     return running;
   }
 
-  #specOf(unborn: Sandbox, input: CreateSandbox, template: Template): GuestSpec {
-    const names = { id: unborn.id, shortId: unborn.shortId };
+  #specOf(unborn: Sandbox, template: Template, lap?: Lap): GuestSpec {
     return {
       template,
       limits: unborn.limits,
       teamId: unborn.teamId,
       network: unborn.policy.network,
-      ...(input.lap === undefined ? {} : { lap: input.lap }),
-      identity: {
-        sandboxId: unborn.id,
-        hostname: input.hostname(names),
-        agentToken: this.#deps.tokens.agent(unborn),
-        defaultUser: input.defaultUser,
-        sudo: true,
-        env: { ...template.env, ...input.wireEnv(names), ...input.envs },
-      },
+      ...(lap === undefined ? {} : { lap }),
+      identity: this.#deps.identities.of(unborn),
     };
   }
 

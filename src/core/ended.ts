@@ -6,6 +6,7 @@ const longestDetail = 4096;
 const happened: Readonly<Record<EndReason, string>> = {
   killed: 'it was killed at',
   timeout: 'its timeout passed at',
+  auto_deleted: 'it had been paused for as long as it may be, at',
   host_rebooted: 'its machine was rebooted; found at',
   out_of_memory: 'it used more memory than it may, at',
   runtime_crashed: 'its runtime crashed at',

@@ -26,7 +26,9 @@ export class Endings {
   readonly #teardowns = new Map<SandboxId, Promise<void>>();
   readonly #destroying = new Map<SandboxId, Promise<void>>();
   readonly #waiting = new Map<SandboxId, Set<() => void>>();
-  readonly #listeners: ((id: SandboxId) => void)[] = [];
+  readonly #expendable = new Set<SandboxId>();
+  #released: (id: SandboxId) => Promise<void> = async () => undefined;
+  readonly #listeners: ((id: SandboxId, sandbox: Sandbox) => void)[] = [];
 
   constructor(deps: {
     readonly store: Store;
@@ -44,8 +46,13 @@ export class Endings {
     this.#births = deps.births;
   }
 
+  /** Says how to wait for a guest that is being let go. */
+  releasedBy(released: (id: SandboxId) => Promise<void>): void {
+    this.#released = released;
+  }
+
   /** Called once per sandbox, when its guest is gone and the row says so. */
-  onEnd(listener: (id: SandboxId) => void): void {
+  onEnd(listener: (id: SandboxId, sandbox: Sandbox) => void): void {
     this.#listeners.push(listener);
   }
 
@@ -54,8 +61,14 @@ export class Endings {
     const end = endOf(this.#clock.now(), reason, detail);
     const claimed = await this.#store.sandboxes.transition(id, statesBefore('killing'), 'killing', { end });
     if (claimed === null) return false;
-    this.#births.fail(id, new PaddockError('conflict', 'the sandbox was killed while it was being created', { reason }));
+    this.claimed(claimed);
     return true;
+  }
+
+  /** An end has been decided by a transition of somebody else's. */
+  claimed(sandbox: Sandbox): void {
+    const reason = sandbox.end?.reason ?? 'killed';
+    this.#births.fail(sandbox.id, new PaddockError('conflict', 'the sandbox was killed while it was being started', { reason }));
   }
 
   /** Takes down a sandbox that is `killing`; shared by all who call it meanwhile. */
@@ -103,22 +116,22 @@ export class Endings {
     }
   }
 
-  /** Arms the deadline of a running sandbox, or disarms it when there is none. */
-  watch(sandbox: Sandbox): void {
-    const endAt = sandbox.endAt;
-    if (endAt === null) this.#deadlines.disarm(sandbox.id);
-    else this.#deadlines.arm(sandbox.id, endAt, () => void this.#expire(sandbox, endAt));
+  /** While its state is safe elsewhere, a guest may die unnoticed. */
+  ignoreDeath(id: SandboxId, ignored: boolean): void {
+    if (ignored) this.#expendable.add(id);
+    else this.#expendable.delete(id);
   }
 
   /** A guest died without being asked to. */
   died(id: SandboxId, death: GuestDeath): void {
-    if (this.#births.fail(id, new PaddockError('internal', `the sandbox ended while it was being created: ${death.detail}`, { reason: death.reason }))) return;
+    if (this.#expendable.has(id)) return;
+    if (this.#births.fail(id, new PaddockError('internal', `the sandbox ended while it was being started: ${death.detail}`, { reason: death.reason }))) return;
     void this.#bury(id, death, this.#clock.now());
   }
 
   async #bury(id: SandboxId, death: GuestDeath, at: number): Promise<void> {
     try {
-      const buried = await this.#store.sandboxes.transition(id, guestStates, 'killed', { end: endOf(at, death.reason, death.detail), guest: null });
+      const buried = await this.#store.sandboxes.transition(id, guestStates, 'killed', { end: endOf(at, death.reason, death.detail), guest: null, snapshotId: null });
       // None when it is being killed: that teardown says the end.
       if (buried !== null) this.#ended(buried);
     } catch {
@@ -136,27 +149,15 @@ export class Endings {
     await Promise.allSettled(this.#teardowns.values());
   }
 
-  async #expire(sandbox: Sandbox, endAt: number): Promise<void> {
-    try {
-      const end = endOf(endAt, 'timeout');
-      // The deadline is part of the comparison: one that was moved meanwhile does not end the sandbox.
-      const claimed = await this.#store.sandboxes.transition(sandbox.id, statesBefore('killing'), 'killing', { end }, { endAt });
-      if (claimed !== null) return await this.finish(claimed);
-      const now = await this.#store.sandboxes.find(sandbox.teamId, { id: sandbox.id });
-      if (now?.state === 'running') this.watch(now);
-    } catch {
-      this.#deadlines.arm(`expire ${sandbox.id}`, this.#clock.now() + retryAfterMs, () => void this.#expire(sandbox, endAt));
-    }
-  }
-
   async #tearDown(sandbox: Sandbox): Promise<void> {
     const { id } = sandbox;
     this.#deadlines.disarm(id);
-    // The host cannot take away a guest that it is still making.
+    // The host cannot take away a guest that it is still making, or letting go.
     await this.#births.abandoned(id);
+    await this.#released(id);
     try {
       await this.destroyGuest(id);
-      const killed = await this.#store.sandboxes.transition(id, ['killing'], 'killed', { guest: null });
+      const killed = await this.#store.sandboxes.transition(id, ['killing'], 'killed', { guest: null, snapshotId: null, autoDeleteAt: null });
       if (killed !== null) this.#ended(killed);
     } catch (cause) {
       const error = PaddockError.from(cause);
@@ -171,6 +172,6 @@ export class Endings {
     this.#deadlines.disarm(`teardown ${sandbox.id}`);
     this.#events.ofSandbox(sandbox, 'lifecycle', 'ended', { reason: sandbox.end?.reason ?? null, detail: sandbox.end?.detail ?? '' });
     for (const told of this.#waiting.get(sandbox.id) ?? []) told();
-    for (const listener of this.#listeners) listener(sandbox.id);
+    for (const listener of this.#listeners) listener(sandbox.id, sandbox);
   }
 }

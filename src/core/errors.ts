@@ -29,6 +29,8 @@ export interface ErrorDetail {
   readonly field?: string;
   readonly retryAfterSeconds?: number;
   readonly reason?: string;
+  /** The sandbox has seen nothing of the request: it may be sent again. */
+  readonly unsent?: true;
   /** Output that a command gave before it was ended. */
   readonly partial?: { readonly stdout: string; readonly stderr: string };
 }

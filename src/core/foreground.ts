@@ -11,6 +11,8 @@ const startedWithinMs = 15_000;
 export interface ForegroundDeps {
   readonly clock: Clock;
   readonly deadlines: Deadlines;
+  /** Hears when the process falls due, until disposed. */
+  readonly note: (process: StartedProcess, at: number) => Disposable;
 }
 
 /** How a foreground command came to its end, told once. */
@@ -20,7 +22,8 @@ let count = 0;
 
 /**
  * Runs a command for as long as somebody wants it: when its time is up (`deadline_exceeded`), its caller leaves or the loop
- * is left, its process group is killed and forgotten. The first event is `started`, the last one `exit`.
+ * is left, its process group is killed and forgotten. The first event is `started`, the last one `exit`. When the sandbox is paused the
+ * caller is told (`conflict`), and the command goes on with the sandbox, for the time it has left.
  */
 export async function* runForeground(
   deps: ForegroundDeps,
@@ -30,13 +33,15 @@ export async function* runForeground(
   caller: AbortSignal,
   ended: (end: ForegroundEnd) => void,
 ): AsyncGenerator<OutputEvent, void, undefined> {
-  const { clock, deadlines } = deps;
+  const { clock, deadlines, note } = deps;
   const begun = clock.now();
   const key = `foreground ${++count}`;
   const leave = new AbortController();
   const timers: NodeJS.Timeout[] = [];
   let stopped: PaddockError | null = null;
   let process: StartedProcess | null = null;
+  let noted: Disposable | null = null;
+  let paused = false;
   let last: (OutputEvent & { readonly type: 'exit' }) | null = null;
 
   /** Kills the group, then lets its last output come for a moment. */
@@ -60,6 +65,7 @@ export async function* runForeground(
     for await (const event of guest.run(spec, leave.signal)) {
       if (event.type === 'started') {
         process = event.process;
+        if (timeoutSeconds > 0) noted = note(process, begun + timeoutSeconds * 1000);
         // TypeScript does not see that `stop` runs while this waits.
         if ((stopped as PaddockError | null) !== null) kill(process.id);
       }
@@ -73,14 +79,16 @@ export async function* runForeground(
     if (last === null) throw brokeOff();
     yield last;
   } catch (error) {
+    paused = error instanceof PaddockError && error.detail.reason === 'paused';
     if (stopped !== null) throw stopped;
     throw process === null ? error : afterStart(error);
   } finally {
     deadlines.disarm(key);
+    noted?.[Symbol.dispose]();
     caller.removeEventListener('abort', onLeft);
     for (const timer of timers) clearTimeout(timer);
     leave.abort();
-    if (process !== null) {
+    if (process !== null && !paused) {
       // Ends what may still run and frees its output. When it fails the guest is gone, or its own bounds will do it.
       guest.removeProcess(process.id, AbortSignal.timeout(killedWithinMs)).catch(() => false);
     }

@@ -157,14 +157,17 @@ export interface Host {
    */
   retire(id: SandboxId, checkpointId: string, error: PaddockError): Promise<void>;
   /**
-   * A guest from a checkpoint, under the identity given and ready for commands. On failure nothing of it is left, and the checkpoint stays.
+   * A guest from a checkpoint, under the identity given and ready for commands. When the sandbox has a live guest, that goes on until the new
+   * one is ready to take its place, and is ended then. On failure nothing of the new one is left, and the checkpoint stays.
    * Throws `not_found` when the checkpoint is gone, `unprocessable` when it is damaged or this machine lacks what wrote it, with its name.
    */
   restore(spec: RestoreSpec, signal: AbortSignal): Promise<GuestRef>;
   /** Removes a checkpoint, and a guest kept with it. Succeeds when there is nothing. */
   removeCheckpoint(checkpointId: string): Promise<void>;
+  /** Throws `no_capacity` when the machine cannot take guests that hold this much memory together. */
+  assertRoom(memoryBytes: number): Promise<void>;
   /** Every finished checkpoint on this host. */
-  checkpoints(): Promise<readonly string[]>;
+  checkpoints(): Promise<readonly CheckpointRef[]>;
   usage(id: SandboxId): Promise<GuestUsage>;
   /** Called at most once per guest, when it dies without `destroy`. What it held is already being taken back. */
   onDeath(listener: (id: SandboxId, death: GuestDeath) => void): void;

@@ -8,6 +8,8 @@ export type SandboxId = Branded<string, 'SandboxId'>;
 /** Eight characters of `a-z0-9`, unique over all sandboxes that still have a row. */
 export type ShortId = Branded<string, 'ShortId'>;
 export type TeamId = Branded<string, 'TeamId'>;
+/** A lowercase UUID. */
+export type SnapshotId = Branded<string, 'SnapshotId'>;
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const shortPattern = /^[a-z0-9]{8}$/;
@@ -19,6 +21,15 @@ export function newSandboxId(): SandboxId {
 export function parseSandboxId(text: string): SandboxId | null {
   const lower = text.toLowerCase();
   return uuidPattern.test(lower) ? (lower as SandboxId) : null;
+}
+
+export function newSnapshotId(): SnapshotId {
+  return randomUUID() as SnapshotId;
+}
+
+export function parseSnapshotId(text: string): SnapshotId | null {
+  const lower = text.toLowerCase();
+  return uuidPattern.test(lower) ? (lower as SnapshotId) : null;
 }
 
 export function newShortId(): ShortId {

@@ -26,6 +26,18 @@ export class LongProcesses {
   constructor(deps: ProcessesDeps & { readonly deadlines: Deadlines }) {
     this.#deps = deps;
     this.#timeouts = new ProcessTimeouts(deps);
+    deps.sandboxes.countProcessesWith({
+      remaining: (id) => this.#timeouts.remaining(id),
+      suspend: (id) => this.#timeouts.suspend(id),
+      restart: async (sandbox, processes, same) => {
+        if (!same) {
+          // Other processes by the same names.
+          this.#index.forgetAll(sandbox.id);
+          this.#readers.forgetAll(sandbox.id);
+        }
+        await this.#timeouts.restart(sandbox, processes);
+      },
+    });
     deps.sandboxes.onEnd((id) => {
       this.#index.forgetAll(id);
       this.#readers.forgetAll(id);
@@ -35,8 +47,8 @@ export class LongProcesses {
   }
 
   /** Arms the deadlines stored before a restart. */
-  async resume(running: readonly Sandbox[]): Promise<void> {
-    await this.#timeouts.start(running);
+  async resume(living: readonly Sandbox[]): Promise<void> {
+    await this.#timeouts.start(living);
   }
 
   async start(sandbox: Sandbox, guest: Guest, spec: ProcessSpec, timeoutSeconds: number, signal: AbortSignal): Promise<StartedProcess> {
@@ -51,6 +63,11 @@ export class LongProcesses {
     this.#index.note(sandbox.id, process, spec.kind);
     this.#deps.events.ofSandbox(sandbox, spec.kind === 'pty' ? 'pty' : 'command', 'process_started', { pid: process.pid, kind: spec.kind });
     return process;
+  }
+
+  /** Lets a foreground command's deadline be known, so that a pause can carry over what is left of it. */
+  note(sandbox: Sandbox, process: StartedProcess, at: number): Disposable {
+    return this.#timeouts.note(sandbox.id, process.id, at);
   }
 
   /** The newest process with this pid. */

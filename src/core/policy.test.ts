@@ -68,9 +68,9 @@ describe('a policy that cannot be read or not be enforced yet', () => {
 
 describe('what is in force', () => {
   it('is open to visitors and audited unless the request says otherwise', () => {
-    assert.deepEqual(enforcedPolicy({}), { allowPublicTraffic: true, audit: true, network: openPolicy, maskRequestHost: null });
+    assert.deepEqual(enforcedPolicy({}), { allowPublicTraffic: true, audit: true, network: openPolicy, previews: 'private', maskRequestHost: null });
     const { network, ...rest } = enforcedPolicy({ network: { allowPublicTraffic: false, allowOut: ['A.example'], maskRequestHost: 'b.example' }, security: { audit: { enabled: false } } });
-    assert.deepEqual(rest, { allowPublicTraffic: false, audit: false, maskRequestHost: 'b.example' });
+    assert.deepEqual(rest, { allowPublicTraffic: false, audit: false, previews: 'private', maskRequestHost: 'b.example' });
     assert.deepEqual(network, { allow: [{ kind: 'name', text: 'A.example', name: 'a.example' }], deny: [] });
   });
 

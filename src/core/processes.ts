@@ -3,7 +3,7 @@ import type { Clock } from './clock.ts';
 import { Deadlines } from './deadlines.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
-import { runForeground } from './foreground.ts';
+import { runForeground, type ForegroundDeps } from './foreground.ts';
 import type { Guest, OutputEvent, ProcessInfo, ProcessSpec, StartedProcess } from './host.ts';
 import type { SandboxRef } from './ids.ts';
 import { LongProcesses } from './long-processes.ts';
@@ -52,10 +52,10 @@ export class Processes {
 
   /** Called once, after `Sandboxes.start`: arms the stored deadlines, and ends foreground commands that lost their request. */
   async start(): Promise<void> {
-    const running = await this.#sandboxes.running();
-    await this.#long.resume(running);
+    const living = await this.#sandboxes.living();
+    await this.#long.resume(living);
     // In the background: a guest that does not answer must not hold up the start.
-    for (const sandbox of running) this.#endOrphans(sandbox).catch(() => undefined);
+    for (const sandbox of living) if (sandbox.state === 'running') this.#endOrphans(sandbox).catch(() => undefined);
   }
 
   /** Processes in the background go on. */
@@ -185,7 +185,7 @@ export class Processes {
   async #foreground(principal: Principal, ref: SandboxRef, input: RunInput, signal: AbortSignal): Promise<AsyncGenerator<OutputEvent, void, undefined>> {
     const spec = processSpec('command', input, this.#tag, this.#settings);
     const { sandbox, guest } = await this.#sandboxes.use(principal, ref);
-    const deps = { clock: this.#clock, deadlines: this.#deadlines };
+    const deps: ForegroundDeps = { clock: this.#clock, deadlines: this.#deadlines, note: (process, at) => this.#long.note(sandbox, process, at) };
     const events = runForeground(deps, guest, spec, input.timeoutSeconds, signal, ({ pid, exit, durationMs }) =>
       this.#events.ofSandbox(sandbox, 'command', 'command_ended', { pid, exitCode: exit?.exitCode ?? null, reason: exit?.reason ?? null, durationMs }),
     );
@@ -240,7 +240,9 @@ export class Processes {
     const guest = this.#sandboxes.guestOf(sandbox.id);
     if (guest === null) return;
     for (const process of await guest.processes(AbortSignal.timeout(orphanWithinMs))) {
-      if (process.kind === 'command' && process.tag !== this.#tag) await guest.removeProcess(process.id, AbortSignal.timeout(orphanWithinMs));
+      // What ran before the last resume or restore has lost its request to the pause, and was to go on.
+      const carriedOver = sandbox.startedAt !== sandbox.periodStartedAt && process.startedAt < (sandbox.periodStartedAt ?? 0);
+      if (process.kind === 'command' && process.tag !== this.#tag && !carriedOver) await guest.removeProcess(process.id, AbortSignal.timeout(orphanWithinMs));
     }
   }
 }

@@ -12,12 +12,14 @@ export class Retention {
   readonly #clock: Clock;
   readonly #settings: CoreSettings;
   readonly #deadlines: Deadlines;
+  readonly #sweepSnapshots: () => Promise<void>;
 
-  constructor(deps: { readonly store: Store; readonly clock: Clock; readonly settings: CoreSettings; readonly deadlines: Deadlines }) {
+  constructor(deps: { readonly store: Store; readonly clock: Clock; readonly settings: CoreSettings; readonly deadlines: Deadlines; readonly sweepSnapshots: () => Promise<void> }) {
     this.#store = deps.store;
     this.#clock = deps.clock;
     this.#settings = deps.settings;
     this.#deadlines = deps.deadlines;
+    this.#sweepSnapshots = deps.sweepSnapshots;
   }
 
   async start(): Promise<void> {
@@ -30,6 +32,7 @@ export class Retention {
     await this.#store.sandboxes.purge(now - this.#settings.tombstoneDays * dayMs);
     await this.#store.events.purge(now - this.#settings.eventDays * dayMs, this.#settings.maxEvents);
     await this.#store.networkEvents.purge(now - this.#settings.networkLogDays * dayMs, this.#settings.maxConnections);
+    await this.#sweepSnapshots();
   }
 
   #again(): void {

@@ -1,11 +1,11 @@
-import type { SandboxId, ShortId, TeamId } from './ids.ts';
+import type { SandboxId, ShortId, SnapshotId, TeamId } from './ids.ts';
 import type { GuestRef } from './host.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import type { Limits } from './template.ts';
 
 /**
- * creating → running → killed, and running ⇄ paused through `pausing` and `resuming` once a host can do it.
- * `killed` is final; the row stays as a tombstone until it expires.
+ * creating → running → killed, and running ⇄ paused through `pausing` and `resuming`. `killed` is final but for a restore from
+ * a snapshot; the row stays as a tombstone until it expires.
  */
 export type SandboxState = 'creating' | 'running' | 'pausing' | 'paused' | 'resuming' | 'killing' | 'killed';
 
@@ -13,6 +13,7 @@ export type SandboxState = 'creating' | 'running' | 'pausing' | 'paused' | 'resu
 export type EndReason =
   | 'killed' // asked for
   | 'timeout' // its deadline
+  | 'auto_deleted' // it was paused for as long as it may be
   | 'host_rebooted'
   | 'out_of_memory' // hit the host's limit for its memory
   | 'runtime_crashed'
@@ -23,9 +24,18 @@ export type EndReason =
 export type WireName = 'declaw' | 'superserve' | 'e2b';
 
 export interface Lifecycle {
+  /** What happens when the running period has lasted its timeout. */
   readonly onTimeout: 'kill' | 'pause';
+  /** Whether using a paused sandbox resumes it first. */
   readonly autoResume: boolean;
+  /** Counted from the creation, in whatever state; it is killed then. */
+  readonly maxLifetimeSeconds: number | null;
+  /** How long it may be paused without a break before it is killed; 0 is at once. */
+  readonly autoDeleteSeconds: number | null;
 }
+
+/** Who paused a sandbox. What the operator paused goes on by itself at the next start. */
+export type PauseCause = 'asked' | 'timeout' | 'operator';
 
 /** What a create asked for, as received, kept to be echoed. Enforcement never reads it. */
 export interface Declared {
@@ -85,8 +95,18 @@ export interface Sandbox {
   readonly timeoutSeconds: number;
   readonly createdAt: number;
   readonly startedAt: number | null;
-  /** When the deadline falls; null without one. */
+  /** When the present running period has lasted its timeout; null without one, and while paused. */
   readonly endAt: number | null;
+  /** When the present running period began: by the create, a resume or a restore. */
+  readonly periodStartedAt: number | null;
+  readonly pausedAt: number | null;
+  readonly pauseCause: PauseCause | null;
+  /** When it will have been paused for as long as it may be; null otherwise. */
+  readonly autoDeleteAt: number | null;
+  /** The snapshot it goes on from: set while it is paused, and while it is resumed or restored. */
+  readonly snapshotId: SnapshotId | null;
+  /** The snapshot it was made from, which may be gone by now. */
+  readonly sourceSnapshotId: SnapshotId | null;
   /** Counts identities: tokens are derived from (id, kind, generation). */
   readonly generation: number;
   /** The guest that runs it; null before it runs and after it ended. */
@@ -94,6 +114,9 @@ export interface Sandbox {
   /** Set when the end is decided, so already in `killing`. */
   readonly end: SandboxEnd | null;
 }
+
+/** Ends that nobody asked for: what such a sandbox left behind is kept as long as its tombstone. */
+export const crashes: readonly EndReason[] = ['host_rebooted', 'out_of_memory', 'runtime_crashed', 'agent_lost'];
 
 /** States in which the sandbox exists for its user. */
 export const liveStates: readonly SandboxState[] = ['creating', 'running', 'pausing', 'paused', 'resuming'];

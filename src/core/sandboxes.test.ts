@@ -15,6 +15,8 @@ async function assertNothingLeft(server: Server): Promise<void> {
   assert.deepEqual(await server.store.sandboxes.inStates(['creating', 'running', 'killing']), []);
 }
 
+const patient = { onTimeout: 'kill', autoResume: false, maxLifetimeSeconds: null, autoDeleteSeconds: null } as const;
+
 describe('creating a sandbox', () => {
   it('answers with a running sandbox whose guest has its identity', async () => {
     await using server = await Server.start();
@@ -105,8 +107,9 @@ describe('creating a sandbox', () => {
     ['too much environment', { envs: { A: 'x'.repeat(131_000) } }, 'envs', /131001 bytes; the limit is 131000/],
     ['too much metadata', { metadata: { a: 'x'.repeat(65_536) } }, 'metadata', /65537 bytes; the limit is 65536/],
     ['too many metadata entries', { metadata: Object.fromEntries(Array.from({ length: 257 }, (_, i) => [`k${i}`, ''])) }, 'metadata', /257 entries; the limit is 256/],
-    ['pause on timeout', { lifecycle: { onTimeout: 'pause', autoResume: false } }, 'lifecycle.on_timeout', /not available yet/],
-    ['auto-resume', { lifecycle: { onTimeout: 'kill', autoResume: true } }, 'lifecycle.auto_resume', /not available yet/],
+    ['a longest life of nothing', { lifecycle: { ...patient, maxLifetimeSeconds: 0 } }, 'lifecycle.max_lifetime_seconds', /from 1/],
+    ['a longest life above the limit', { lifecycle: { ...patient, maxLifetimeSeconds: 2_592_001 } }, 'lifecycle.max_lifetime_seconds', /the limit is 2592000/],
+    ['a pause shorter than nothing', { lifecycle: { ...patient, autoDeleteSeconds: -1 } }, 'lifecycle.auto_delete_seconds', /whole seconds/],
     ['a rule that is not enforced', { policy: { security: { pii: { enabled: true } } } }, 'security.pii.enabled', /not available yet/],
   ];
   for (const [what, input, field, message] of refusals) {
@@ -195,7 +198,7 @@ describe('ending a sandbox', () => {
     const id = await provisioning.promise;
     await until('the row is there', async () => (await server.store.sandboxes.inStates(['creating'])).length === 1);
     assert.deepEqual(await server.sandboxes.kill(server.principal, { id }), { killed: true });
-    await assert.rejects(creating, { code: 'conflict', message: 'the sandbox was killed while it was being created' });
+    await assert.rejects(creating, { code: 'conflict', message: 'the sandbox was killed while it was being started' });
     assert.equal((await server.sandboxes.get(server.principal, { id })).state, 'killed');
     await assertNothingLeft(server);
   });

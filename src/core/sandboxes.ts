@@ -1,25 +1,34 @@
 import { Admission } from './admission.ts';
 import { Births } from './births.ts';
 import type { Clock } from './clock.ts';
-import { assertTimeout, type CreateSandbox } from './create-input.ts';
+import { assertLifecycle, assertMetadata, assertTimeout, type CreateSandbox } from './create-input.ts';
 import { Creation } from './creation.ts';
 import { Deadlines } from './deadlines.ts';
-import { endOf, goneError, unusable } from './ended.ts';
+import { endOf, unusable } from './ended.ts';
 import { Endings } from './endings.ts';
+import { eachOf } from './each-of.ts';
+import { Entrance, isAsleep, noSandbox, type Entered } from './entrance.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
-import type { Guest, GuestUsage, Host } from './host.ts';
+import { Expiry } from './expiry.ts';
+import { Forks } from './forks.ts';
+import type { Guest, GuestUsage, Host, Lap } from './host.ts';
+import { Identities, type NamingTable } from './identity.ts';
 import type { SandboxId, SandboxRef } from './ids.ts';
+import { Keeping } from './keeping.ts';
+import { Pausing } from './pausing.ts';
 import type { Principal } from './principal.ts';
+import type { ProcessClock } from './process-clock.ts';
 import { recover } from './recovery.ts';
+import { Resuming } from './resuming.ts';
 import { Retention } from './retention.ts';
 import { liveStates, type EndReason, type Sandbox } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
-import type { SandboxPage, SandboxQuery, Store } from './store.ts';
+import { Snapshots } from './snapshots.ts';
+import type { SandboxPage, SandboxPatch, SandboxQuery, Store } from './store.ts';
 import type { TemplateCatalog } from './template.ts';
 import type { Tokens } from './tokens.ts';
-
-export type { CreateSandbox } from './create-input.ts';
+import { Waking } from './waking.ts';
 
 export interface SandboxesDeps {
   readonly store: Store;
@@ -29,68 +38,109 @@ export interface SandboxesDeps {
   readonly tokens: Tokens;
   readonly settings: CoreSettings;
   readonly events: EventLog;
+  readonly naming: NamingTable;
+}
+
+/** What may be changed of a sandbox in whatever state; what is absent stays. */
+export interface SandboxUpdate {
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** Of the running period, which began when it began; 0 for none. */
+  readonly timeoutSeconds?: number;
+  readonly maxLifetimeSeconds?: number | null;
+  /** Counts from now when it is paused. */
+  readonly autoDeleteSeconds?: number | null;
 }
 
 const killsAtOnce = 16;
-const deathIsRecordedWithinMs = 1000;
 const mostRememberedOwners = 10_000;
+/** Checkpoints fill memory bandwidth and disk: more at once only make each slower. */
+const pausesAtOnce = 2;
+const settlesWithinMs = 2000;
+const activatesWithinMs = 6000;
 
-/** The life of sandboxes: every use case that creates, ends or looks at one. */
+/** The life of sandboxes: every use case that creates, pauses, resumes, ends or looks at one. */
 export class Sandboxes {
+  readonly snapshots: Snapshots;
+  readonly forks: Forks;
+  readonly #deps: SandboxesDeps;
   readonly #store: Store;
-  readonly #host: Host;
   readonly #clock: Clock;
-  readonly #tokens: Tokens;
   readonly #settings: CoreSettings;
   readonly #events: EventLog;
   readonly #deadlines: Deadlines;
   readonly #births = new Births();
   readonly #admission: Admission;
   readonly #endings: Endings;
+  readonly #expiry: Expiry;
   readonly #creation: Creation;
+  readonly #pausing: Pausing;
+  readonly #resuming: Resuming;
+  readonly #waking: Waking;
+  readonly #entrance: Entrance;
   readonly #retention: Retention;
   /** Never changes, so it is read once. */
   readonly #owners = new Map<SandboxId, Principal>();
   #state: 'new' | 'started' | 'stopped' = 'new';
 
   constructor(deps: SandboxesDeps) {
-    const { store, host, clock, settings, events } = deps;
+    const { store, host, clock, settings, events, tokens } = deps;
+    this.#deps = deps;
     this.#store = store;
-    this.#host = host;
     this.#clock = clock;
-    this.#tokens = deps.tokens;
     this.#settings = settings;
     this.#events = events;
-    this.#deadlines = new Deadlines(clock);
-    this.#admission = new Admission(settings.maxSandboxes);
-    this.#endings = new Endings({ store, host, clock, events, deadlines: this.#deadlines, births: this.#births });
-    this.#endings.onEnd((id) => this.#admission.leave(id));
-    this.#creation = new Creation({ ...deps, admission: this.#admission, births: this.#births, endings: this.#endings, deadlines: this.#deadlines });
-    this.#retention = new Retention({ store, clock, settings, deadlines: this.#deadlines });
+    const deadlines = new Deadlines(clock);
+    const admission = new Admission(settings.maxSandboxes);
+    const births = this.#births;
+    const endings = new Endings({ store, host, clock, events, deadlines, births });
+    const expiry = new Expiry({ store, clock, deadlines, endings });
+    const keeping = new Keeping({ store, host, clock, events, deadlines });
+    const identities = new Identities(deps);
+    const creation = new Creation({ ...deps, identities, admission, births, endings, deadlines, expiry });
+    const pausing = new Pausing({ store, host, clock, events, deadlines, admission, endings, expiry, keeping });
+    const resuming = new Resuming({ store, host, clock, events, admission, births, endings, expiry, pausing, identities, tokens });
+    const waking = new Waking({ store, clock, pausing, resuming });
+    const settledSandbox = (principal: Principal, ref: SandboxRef): Promise<Sandbox> => waking.settled(principal.teamId, ref, settlesWithinMs);
+    this.snapshots = new Snapshots({ store, host, clock, events, settings, keeping, resuming, settledSandbox });
+    this.forks = new Forks({ host, clock, events, settings, creation, keeping, resuming, snapshots: this.snapshots, settledSandbox, kill: (sandbox) => this.#end(sandbox, 'killed') });
+    endings.onEnd((id, sandbox) => {
+      admission.leave(id);
+      keeping.ended(sandbox);
+    });
+    endings.releasedBy((id) => pausing.released(id));
+    expiry.pauseBy((sandbox, cause, guard) => pausing.pause(sandbox, cause, guard));
+    this.#deadlines = deadlines;
+    this.#admission = admission;
+    this.#endings = endings;
+    this.#expiry = expiry;
+    this.#creation = creation;
+    this.#pausing = pausing;
+    this.#resuming = resuming;
+    this.#entrance = new Entrance({ store, host, tokens, endings, awaken: (sandbox) => waking.awaken(sandbox) });
+    this.#waking = waking;
+    this.#retention = new Retention({ store, clock, settings, deadlines, sweepSnapshots: () => keeping.sweep() });
+  }
+
+  /** Says who counts the time of processes; before `start`. */
+  countProcessesWith(clock: ProcessClock): void {
+    for (const part of [this.#pausing, this.#resuming, this.snapshots, this.forks]) part.countProcessesWith(clock);
   }
 
   /** Called once, before any other: brings rows and guests together again, and arms every deadline. */
   async start(): Promise<void> {
     if (this.#state !== 'new') throw new PaddockError('internal', 'the core can be started once only');
-    this.#host.onDeath((id, death) => this.#endings.died(id, death));
-    await recover({
-      store: this.#store,
-      host: this.#host,
-      tokens: this.#tokens,
-      admission: this.#admission,
-      creation: this.#creation,
-      endings: this.#endings,
-      events: this.#events,
-    });
+    this.#deps.host.onDeath((id, death) => this.#endings.died(id, death));
+    await recover({ ...this.#deps, admission: this.#admission, creation: this.#creation, endings: this.#endings, expiry: this.#expiry });
     await this.#retention.start();
     this.#state = 'started';
   }
 
-  /** Undoes the creates under way, waits for the teardowns under way, and leaves the sandboxes running. */
+  /** Undoes the creates under way, waits for what else is under way, and leaves the sandboxes as they are. */
   async stop(): Promise<void> {
     this.#state = 'stopped';
     this.#births.failAll(new PaddockError('no_capacity', 'the server is stopping; try again in a moment', { retryAfterSeconds: 5 }));
     await this.#births.settled();
+    await Promise.all([this.#pausing.allSettled(), this.#resuming.allSettled(), this.snapshots.settled()]);
     await this.#endings.settled();
     this.#deadlines.stop();
   }
@@ -103,7 +153,7 @@ export class Sandboxes {
   /** Also one that has ended, as long as its tombstone is kept. Throws `not_found`. */
   async get(principal: Principal, ref: SandboxRef): Promise<Sandbox> {
     const sandbox = await this.#store.sandboxes.find(principal.teamId, ref);
-    if (sandbox === null) throw notFound();
+    if (sandbox === null) throw noSandbox();
     return sandbox;
   }
 
@@ -115,6 +165,28 @@ export class Sandboxes {
       throw new PaddockError('invalid_argument', `offset must be 0 or more, not ${query.offset}`, { field: 'offset' });
     }
     return this.#store.sandboxes.list(principal.teamId, query);
+  }
+
+  /** Saves a running sandbox with its memory and processes, and frees what it holds. When it fails, the sandbox runs on. A caller that leaves does not stop it. */
+  async pause(principal: Principal, ref: SandboxRef, lap?: Lap): Promise<Sandbox> {
+    const sandbox = await this.get(principal, ref);
+    const reason = unusable(sandbox);
+    if (reason !== null) throw reason;
+    return this.#pausing.pause(sandbox, 'asked', {}, lap);
+  }
+
+  /** Brings a paused sandbox back; `conflict` when it is anything else, or somebody else was first. One that is just being paused is waited for. */
+  async resume(principal: Principal, ref: SandboxRef, lap?: Lap): Promise<Sandbox> {
+    const sandbox = await this.get(principal, ref);
+    return this.#resuming.resume(sandbox.state === 'pausing' ? await this.#waking.settled(principal.teamId, ref, settlesWithinMs) : sandbox, lap);
+  }
+
+  /** A sandbox that runs: as it is, or resumed first. Calls that come together cause one resume. */
+  async activate(principal: Principal, ref: SandboxRef): Promise<Sandbox> {
+    const running = await this.#waking.awaken(await this.#waking.settled(principal.teamId, ref, activatesWithinMs));
+    const reason = unusable(running);
+    if (reason !== null) throw reason;
+    return running;
   }
 
   /** Ends a sandbox in whatever state and waits until it holds nothing; false when it had ended, or another caller ends it. */
@@ -137,32 +209,41 @@ export class Sandboxes {
     await this.#store.sandboxes.transition(sandbox.id, ['killed'], 'killed', { end: endOf(at, 'killed', `${reason}: ${detail}`) });
   }
 
-  /** The countdown starts again from now; 0 takes the deadline away. */
+  /** The countdown starts again from now, or with the next resume; 0 takes the deadline away. */
   async setTimeout(principal: Principal, ref: SandboxRef, seconds: number): Promise<Sandbox> {
     assertTimeout('timeout', seconds, this.#settings);
-    let sandbox = await this.get(principal, ref);
-    for (;;) {
-      const reason = unusable(sandbox);
-      if (reason !== null && sandbox.state !== 'paused') throw reason;
-      const endAt = seconds === 0 ? null : this.#clock.now() + seconds * 1000;
-      const changed = await this.#store.sandboxes.transition(sandbox.id, [sandbox.state], sandbox.state, { timeoutSeconds: seconds, endAt });
-      if (changed !== null) {
-        this.#endings.watch(changed);
-        this.#events.ofSandbox(changed, 'lifecycle', 'timeout_changed', { timeoutSeconds: seconds });
-        return changed;
-      }
-      sandbox = await this.get(principal, ref);
-    }
+    const changed = await this.#change(principal, ref, () => ({ timeoutSeconds: seconds, endAt: seconds === 0 ? null : this.#clock.now() + seconds * 1000 }));
+    this.#events.ofSandbox(changed, 'lifecycle', 'timeout_changed', { timeoutSeconds: seconds });
+    return changed;
+  }
+
+  async update(principal: Principal, ref: SandboxRef, update: SandboxUpdate): Promise<Sandbox> {
+    const { metadata, timeoutSeconds, maxLifetimeSeconds, autoDeleteSeconds } = update;
+    if (metadata !== undefined) assertMetadata(metadata, this.#settings);
+    if (timeoutSeconds !== undefined) assertTimeout('timeout', timeoutSeconds, this.#settings);
+    assertLifecycle({ maxLifetimeSeconds: maxLifetimeSeconds ?? null, autoDeleteSeconds: autoDeleteSeconds ?? null }, this.#settings);
+    const changed = await this.#change(principal, ref, (sandbox) => ({
+      ...(metadata === undefined ? {} : { metadata }),
+      ...(timeoutSeconds === undefined ? {} : { timeoutSeconds, endAt: timeoutSeconds === 0 ? null : (sandbox.periodStartedAt ?? this.#clock.now()) + timeoutSeconds * 1000 }),
+      lifecycle: {
+        ...sandbox.lifecycle,
+        ...(maxLifetimeSeconds === undefined ? {} : { maxLifetimeSeconds }),
+        ...(autoDeleteSeconds === undefined ? {} : { autoDeleteSeconds }),
+      },
+      ...(autoDeleteSeconds === undefined || sandbox.state !== 'paused' ? {} : { autoDeleteAt: autoDeleteSeconds === null ? null : this.#clock.now() + autoDeleteSeconds * 1000 }),
+    }));
+    this.#events.ofSandbox(changed, 'lifecycle', 'updated', { fields: Object.keys(update).join(',') });
+    return changed;
   }
 
   /** One sample, taken now. */
   async metrics(principal: Principal, ref: SandboxRef): Promise<readonly GuestUsage[]> {
-    return this.inside(principal, ref, async (_guest, sandbox) => [await this.#host.usage(sandbox.id)]);
+    return this.inside(principal, ref, async (_guest, sandbox) => [await this.#deps.host.usage(sandbox.id)]);
   }
 
   /** For whatever uses the inside. Throws `not_found`, `conflict` while it is created or paused, `gone` with the reason when it has ended. */
-  async use(principal: Principal, ref: SandboxRef): Promise<{ readonly sandbox: Sandbox; readonly guest: Guest }> {
-    return this.#enter(await this.get(principal, ref));
+  use(principal: Principal, ref: SandboxRef): Promise<Entered> {
+    return this.#entrance.use(principal, ref);
   }
 
   /** Whose a sandbox is, for whoever has shown by other means that they may use it. Throws `not_found`. */
@@ -170,7 +251,7 @@ export class Sandboxes {
     let owner = this.#owners.get(id);
     if (owner === undefined) {
       const sandbox = await this.#store.sandboxes.find(null, { id });
-      if (sandbox === null) throw notFound();
+      if (sandbox === null) throw noSandbox();
       owner = Object.freeze({ teamId: sandbox.teamId, keyId: 'sandbox token' });
       if (this.#owners.size >= mostRememberedOwners) this.#owners.clear();
       this.#owners.set(id, owner);
@@ -179,51 +260,37 @@ export class Sandboxes {
   }
 
   /** Like `use`, for access that needs no key: whoever knows the name of a sandbox whose ports are public. */
-  async usePublic(ref: SandboxRef): Promise<{ readonly sandbox: Sandbox; readonly guest: Guest }> {
-    const sandbox = await this.#store.sandboxes.find(null, ref);
-    if (sandbox === null || !sandbox.policy.allowPublicTraffic) throw notFound();
-    return this.#enter(sandbox);
+  usePublic(ref: SandboxRef): Promise<Entered> {
+    return this.#entrance.usePublic(ref);
   }
 
   /** Like `use`, for whoever has the traffic token. A stranger's token opens nothing and does not tell what there is: `unauthenticated`. */
-  async useByToken(ref: SandboxRef, trafficToken: string): Promise<{ readonly sandbox: Sandbox; readonly guest: Guest }> {
-    const sandbox = await this.#store.sandboxes.find(null, ref);
-    if (sandbox === null || !this.#tokens.opensTraffic(sandbox, trafficToken)) {
-      throw new PaddockError('unauthenticated', 'the traffic token is not the one of this sandbox; its traffic_access_token is');
-    }
-    return this.#enter(sandbox);
+  useByToken(ref: SandboxRef, trafficToken: string): Promise<Entered> {
+    return this.#entrance.useByToken(ref, trafficToken);
   }
 
   /** `use`, with errors of the work explained: a guest that dies meanwhile is reported with the reason of its death. */
-  async inside<T>(principal: Principal, ref: SandboxRef, work: (guest: Guest, sandbox: Sandbox) => Promise<T>): Promise<T> {
-    const { sandbox, guest } = await this.use(principal, ref);
-    try {
-      return await work(guest, sandbox);
-    } catch (error) {
-      throw await this.explain(sandbox, error);
-    }
+  inside<T>(principal: Principal, ref: SandboxRef, work: (guest: Guest, sandbox: Sandbox) => Promise<T>): Promise<T> {
+    return this.#entrance.inside(principal, ref, work);
   }
 
   /** Any thrown value as a PaddockError; one that says the guest is gone gets the reason why. */
-  async explain(sandbox: Sandbox, thrown: unknown): Promise<PaddockError> {
-    const error = PaddockError.from(thrown);
-    if (error.code !== 'gone') return error;
-    const end = await this.#endings.awaitEnd(sandbox, deathIsRecordedWithinMs);
-    return end === null ? error : goneError(end);
+  explain(sandbox: Sandbox, thrown: unknown): Promise<PaddockError> {
+    return this.#entrance.explain(sandbox, thrown);
   }
 
   /** The guest of a sandbox, for work of the core itself; null when there is none. */
   guestOf(id: SandboxId): Guest | null {
     try {
-      return this.#host.guest(id);
+      return this.#deps.host.guest(id);
     } catch {
       return null;
     }
   }
 
-  /** Every sandbox that has a guest, over all teams. */
-  async running(): Promise<readonly Sandbox[]> {
-    return this.#store.sandboxes.inStates(['running']);
+  /** Every sandbox that has not ended, over all teams. */
+  async living(): Promise<readonly Sandbox[]> {
+    return this.#store.sandboxes.inStates(liveStates);
   }
 
   /** Tells when a sandbox has ended, once each. */
@@ -233,21 +300,30 @@ export class Sandboxes {
 
   /** Ends everything; how many it ended. Waits for all of them, and throws the first failure afterwards. */
   async killAll(reason: EndReason): Promise<number> {
-    const left = [...(await this.#store.sandboxes.inStates([...liveStates, 'killing']))];
-    const failures: unknown[] = [];
-    let ended = 0;
-    const worker = async (): Promise<void> => {
-      for (let sandbox = left.pop(); sandbox !== undefined; sandbox = left.pop()) {
-        try {
-          if (await this.#end(sandbox, reason)) ended += 1;
-        } catch (error) {
-          failures.push(error);
-        }
+    const all = await this.#store.sandboxes.inStates([...liveStates, 'killing']);
+    return (await eachOf(all, killsAtOnce, (sandbox) => this.#end(sandbox, reason))).filter(Boolean).length;
+  }
+
+  /** Pauses everything that runs, so that the machine can go down; what cannot be paused runs on, and is named. */
+  async pauseAll(): Promise<{ readonly paused: number; readonly failed: readonly { readonly sandbox: Sandbox; readonly error: PaddockError }[] }> {
+    const failed: { sandbox: Sandbox; error: PaddockError }[] = [];
+    const done = await eachOf(await this.#store.sandboxes.inStates(['running']), pausesAtOnce, async (sandbox) => {
+      try {
+        await this.#pausing.pause(sandbox, 'operator');
+        return true;
+      } catch (error) {
+        failed.push({ sandbox, error: PaddockError.from(error) });
+        return false;
       }
-    };
-    await Promise.all(Array.from({ length: killsAtOnce }, worker));
-    if (failures.length > 0) throw PaddockError.from(failures[0]);
-    return ended;
+    });
+    return { paused: done.filter(Boolean).length, failed };
+  }
+
+  /** Brings back what `pauseAll` paused; how many. What cannot be resumed stays paused, for its owner to try. */
+  async resumeAll(): Promise<number> {
+    const waiting = (await this.#store.sandboxes.inStates(['paused'])).filter((sandbox) => sandbox.pauseCause === 'operator');
+    const done = await eachOf(waiting, pausesAtOnce, (sandbox) => this.#resuming.resume(sandbox).then(() => true, () => false));
+    return done.filter(Boolean).length;
   }
 
   async #end(sandbox: Sandbox, reason: EndReason): Promise<boolean> {
@@ -257,18 +333,19 @@ export class Sandboxes {
     return claimed;
   }
 
-  async #enter(sandbox: Sandbox): Promise<{ readonly sandbox: Sandbox; readonly guest: Guest }> {
-    const reason = unusable(sandbox);
-    if (reason !== null) throw reason;
-    try {
-      return { sandbox, guest: this.#host.guest(sandbox.id) };
-    } catch (error) {
-      // It died a moment ago, and its row does not say so yet.
-      throw await this.explain(sandbox, error);
+  /** Changes what holds in any state of a sandbox that has not ended. */
+  async #change(principal: Principal, ref: SandboxRef, patchOf: (sandbox: Sandbox) => SandboxPatch): Promise<Sandbox> {
+    for (;;) {
+      const sandbox = await this.get(principal, ref);
+      const reason = unusable(sandbox);
+      if (reason !== null && !isAsleep(sandbox)) throw reason;
+      const { endAt, ...patch } = patchOf(sandbox);
+      // A paused sandbox has no running period that could end.
+      const whole = endAt === undefined || sandbox.state === 'paused' || sandbox.state === 'resuming' ? patch : { ...patch, endAt };
+      const changed = await this.#store.sandboxes.transition(sandbox.id, [sandbox.state], sandbox.state, whole, { lifecycle: sandbox.lifecycle });
+      if (changed === null) continue;
+      this.#expiry.watch(changed);
+      return changed;
     }
   }
-}
-
-function notFound(): PaddockError {
-  return new PaddockError('not_found', 'there is no such sandbox; it may have ended long ago, or belong to another team');
 }

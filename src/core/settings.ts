@@ -24,6 +24,13 @@ export interface CoreSettings {
   /** How long connections stay in the network log, and how many over all sandboxes. */
   readonly networkLogDays: number;
   readonly maxConnections: number;
+  /** Of a team, those that pausing made not counted. */
+  readonly maxSnapshots: number;
+  readonly maxSnapshotsUnderWay: number;
+  /** What the snapshots of a team may take on disk together; 0 for what the disk holds. */
+  readonly maxSnapshotBytes: number;
+  /** New sandboxes of one fork. */
+  readonly maxForks: number;
 }
 
 export const defaultSettings: CoreSettings = Object.freeze({
@@ -42,4 +49,8 @@ export const defaultSettings: CoreSettings = Object.freeze({
   maxEvents: 1_000_000,
   networkLogDays: 7,
   maxConnections: 1_000_000,
+  maxSnapshots: 100,
+  maxSnapshotsUnderWay: 4,
+  maxSnapshotBytes: 0,
+  maxForks: 100,
 });

@@ -2,16 +2,17 @@ import type { SandboxState } from './sandbox.ts';
 
 /**
  * Every move a sandbox may make. `killing` is on the way of every end that is asked for; a guest that died by itself goes
- * straight to `killed`. A failed create leaves no state at all: its row is removed.
+ * straight to `killed`. A failed create leaves no state at all: its row is removed. A restore takes a sandbox to `resuming` from
+ * wherever it rests.
  */
 export const transitions: Readonly<Record<SandboxState, readonly SandboxState[]>> = Object.freeze({
   creating: ['running', 'killing'],
-  running: ['pausing', 'killing', 'killed'],
+  running: ['pausing', 'resuming', 'killing', 'killed'],
   pausing: ['paused', 'running', 'killing', 'killed'],
   paused: ['resuming', 'killing'],
   resuming: ['running', 'paused', 'killing', 'killed'],
   killing: ['killed'],
-  killed: [],
+  killed: ['resuming'],
 });
 
 /** The states that `to` can be reached from, for a compare-and-set. */

@@ -1,6 +1,8 @@
-import type { SandboxId, SandboxRef, TeamId } from './ids.ts';
+import type { SandboxId, SandboxRef, SnapshotId, TeamId } from './ids.ts';
 import type { ConnectionEvent, ConnectionVerdict } from './network/egress.ts';
+import type { CheckpointRef } from './host.ts';
 import type { EndReason, Sandbox, SandboxState } from './sandbox.ts';
+import type { Snapshot, SnapshotSource } from './snapshot.ts';
 
 export interface ApiKey {
   readonly id: string;
@@ -43,10 +45,16 @@ export interface SandboxPage {
 }
 
 /** What a transition may change besides the state. */
-export type SandboxPatch = Partial<Pick<Sandbox, 'startedAt' | 'endAt' | 'timeoutSeconds' | 'guest' | 'end' | 'generation' | 'policy' | 'declared'>>;
+export type SandboxPatch = Partial<
+  Pick<
+    Sandbox,
+    | 'startedAt' | 'endAt' | 'timeoutSeconds' | 'guest' | 'end' | 'generation' | 'policy' | 'declared' | 'lifecycle' | 'metadata' | 'limits' | 'template'
+    | 'envs' | 'defaultUser' | 'periodStartedAt' | 'pausedAt' | 'pauseCause' | 'autoDeleteAt' | 'snapshotId'
+  >
+>;
 
 /** What else must still hold for a transition: the deadline that fell due has not been moved, say. */
-export type SandboxGuard = Partial<Pick<Sandbox, 'endAt'>>;
+export type SandboxGuard = Partial<Pick<Sandbox, 'endAt' | 'autoDeleteAt' | 'timeoutSeconds' | 'lifecycle' | 'policy'>>;
 
 export interface SandboxStore {
   /** Throws `conflict` when the short id is taken. */
@@ -61,6 +69,8 @@ export interface SandboxStore {
    * when somebody else was first.
    */
   transition(id: SandboxId, from: readonly SandboxState[], to: SandboxState, patch: SandboxPatch, guard?: SandboxGuard): Promise<Sandbox | null>;
+  /** The same together with the snapshot that the sandbox is paused with, new or finished now: both or neither. */
+  transitionWith(snapshot: Snapshot, from: readonly SandboxState[], to: SandboxState, patch: SandboxPatch, guard?: SandboxGuard): Promise<Sandbox | null>;
   /** Only for a create that failed: removes the row as if it had never been; false when it is neither `creating` nor `running`. */
   remove(id: SandboxId): Promise<boolean>;
   /** Removes the tombstones of sandboxes that ended before `endedBefore`; returns how many. */
@@ -172,7 +182,43 @@ export interface ProcessDeadlineStore {
   put(deadline: ProcessDeadline): Promise<void>;
   remove(sandboxId: SandboxId, processId: string): Promise<void>;
   removeAll(sandboxId: SandboxId): Promise<void>;
+  /** Puts these in the place of whatever the sandbox had. */
+  replaceAll(sandboxId: SandboxId, deadlines: readonly ProcessDeadline[]): Promise<void>;
   all(): Promise<readonly ProcessDeadline[]>;
+}
+
+/** What a listing of snapshots asks for. Newest first. */
+export interface SnapshotQuery {
+  readonly sandboxId?: SandboxId;
+  readonly sources: readonly SnapshotSource[];
+  readonly limit: number;
+  readonly after?: { readonly createdAt: number; readonly id: SnapshotId };
+  readonly offset?: number;
+}
+
+export interface SnapshotPage {
+  readonly items: readonly Snapshot[];
+  readonly total: number;
+  readonly more: boolean;
+}
+
+export interface SnapshotStore {
+  /** Throws `conflict` when the sandbox has one with this idempotency key. */
+  insert(snapshot: Snapshot): Promise<void>;
+  /** Null when it was removed meanwhile. */
+  finish(id: SnapshotId, checkpoint: CheckpointRef, readyAt: number): Promise<Snapshot | null>;
+  rename(id: SnapshotId, name: string): Promise<Snapshot | null>;
+  find(teamId: TeamId | null, id: SnapshotId): Promise<Snapshot | null>;
+  findByKey(teamId: TeamId, sandboxId: SandboxId, idempotencyKey: string): Promise<Snapshot | null>;
+  list(teamId: TeamId, query: SnapshotQuery): Promise<SnapshotPage>;
+  /** Over all teams: of one sandbox, or every one. Oldest first. */
+  all(sandboxId?: SandboxId): Promise<readonly Snapshot[]>;
+  /** Unless a sandbox is to go on from it (`conflict`); false when there is none. */
+  remove(id: SnapshotId): Promise<boolean>;
+  /** How many finished and unfinished ones a team has, forks' not counted, and what they take on disk; shared checkpoints count once. */
+  usage(teamId: TeamId): Promise<{ readonly count: number; readonly unfinished: number; readonly bytes: number }>;
+  /** Whether any snapshot names the checkpoint. */
+  names(checkpointId: string): Promise<boolean>;
 }
 
 export interface KeyStore {
@@ -188,6 +234,7 @@ export interface KeyStore {
 /** All durable state. What has been awaited survives a crash of the process and of the machine. */
 export interface Store {
   readonly sandboxes: SandboxStore;
+  readonly snapshots: SnapshotStore;
   readonly events: EventStore;
   readonly networkEvents: NetworkEventStore;
   readonly processDeadlines: ProcessDeadlineStore;

@@ -30,4 +30,6 @@ export interface TemplateCatalog {
   list(): readonly Template[];
   /** Names of those that are being built for the first time. */
   pending?(): readonly string[];
+  /** Also one that is no longer offered but still on this host. */
+  byDigest(digest: string): Template | undefined;
 }

@@ -1,9 +1,8 @@
-import { readFileSync } from 'node:fs';
-import { statfs } from 'node:fs/promises';
 import { PaddockError } from '../core/errors.ts';
 import type { Lap } from '../core/host.ts';
 import { AgentClient } from './agent/client.ts';
 import type { HostLog } from './log.ts';
+import type { Room } from './room.ts';
 import type { Runtime, RuntimeHandle } from './runtime.ts';
 import type { Slot, Slots } from './slots.ts';
 import type { InstalledTemplate } from './templates.ts';
@@ -16,10 +15,6 @@ export interface WaitingGuest {
   readonly client: AgentClient;
 }
 
-/** Below these a machine takes no further guest: what runs must not suffer for what comes. */
-const memoryFloorBytes = 512 * 1024 * 1024;
-const diskFloorBytes = 2 * 1024 * 1024 * 1024;
-
 /**
  * Boots guests, one after the other's start, and keeps some waiting: booted, without identity and frozen, so that they cost no
  * CPU. A create takes a waiting one or boots one by the same code.
@@ -27,21 +22,22 @@ const diskFloorBytes = 2 * 1024 * 1024 * 1024;
 export class Guests {
   readonly #runtime: Runtime;
   readonly #slots: Slots;
-  readonly #dataDir: string;
+  readonly #room: Room;
   readonly #log: HostLog;
   readonly #wanted: number;
   readonly #waiting = new Map<string, WaitingGuest[]>();
   readonly #filling = new Map<string, Promise<void>>();
-  readonly #boots: Turnstile;
+  /** Whoever boots or restores a guest passes here. */
+  readonly boots: Turnstile;
   #closed = false;
 
-  constructor(runtime: Runtime, slots: Slots, options: { dataDir: string; warmGuests: number; parallelBoots: number; log: HostLog }) {
+  constructor(runtime: Runtime, slots: Slots, room: Room, options: { warmGuests: number; parallelBoots: number; log: HostLog }) {
     this.#runtime = runtime;
     this.#slots = slots;
-    this.#dataDir = options.dataDir;
+    this.#room = room;
     this.#log = options.log;
     this.#wanted = options.warmGuests;
-    this.#boots = new Turnstile(options.parallelBoots);
+    this.boots = new Turnstile(options.parallelBoots);
   }
 
   /** A guest that listens and was never anybody's. */
@@ -56,7 +52,7 @@ export class Guests {
       }
       void this.dispose(guest);
     }
-    await this.#assertRoom(template);
+    await this.#room.assert(0);
     return this.#boot(template, signal, lap);
   }
 
@@ -86,7 +82,7 @@ export class Guests {
     const waiting = this.#waiting.get(template.digest) ?? [];
     this.#waiting.set(template.digest, waiting);
     while (!this.#closed && waiting.length < this.#wanted) {
-      await this.#assertRoom(template);
+      await this.#room.assert(0);
       const guest = await this.#boot(template, new AbortController().signal);
       try {
         await this.#runtime.freeze(guest.handle.container);
@@ -99,7 +95,7 @@ export class Guests {
   }
 
   async #boot(template: InstalledTemplate, signal: AbortSignal, lap: Lap = () => {}): Promise<WaitingGuest> {
-    using _turn = await this.#boots.enter(signal);
+    using _turn = await this.boots.enter(signal);
     const slot = await this.#slots.claim(template.limits.diskMb, signal);
     lap('slot');
     let handle: RuntimeHandle | undefined;
@@ -134,26 +130,6 @@ export class Guests {
       clearInterval(pulse);
     }
   }
-
-  async #assertRoom(template: InstalledTemplate): Promise<void> {
-    const available = memoryAvailable();
-    if (available < memoryFloorBytes) {
-      throw new PaddockError('no_capacity', `This machine has ${toMb(available)} MiB of memory left, below the ${toMb(memoryFloorBytes)} MiB it keeps free: end some sandboxes and try again.`, { retryAfterSeconds: 5 });
-    }
-    const { bavail, bsize } = await statfs(this.#dataDir);
-    if (bavail * bsize < diskFloorBytes) {
-      throw new PaddockError('no_capacity', `The disk of the data directory has ${toMb(bavail * bsize)} MiB left, below the ${toMb(diskFloorBytes)} MiB it keeps free: a sandbox of ${template.name} needs room to write.`, { retryAfterSeconds: 30 });
-    }
-  }
-}
-
-function memoryAvailable(): number {
-  const match = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'utf8'));
-  return match === null ? Number.POSITIVE_INFINITY : Number(match[1]) * 1024;
-}
-
-function toMb(bytes: number): number {
-  return Math.floor(bytes / 1024 / 1024);
 }
 
 /** Lets so many through at a time, in the order they came: more parallel boots than cores only make each slower. */

@@ -1,25 +1,30 @@
 import { randomBytes } from 'node:crypto';
-import { readFileSync, rmSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { rmSync } from 'node:fs';
+import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { PaddockError } from '../core/errors.ts';
-import type { Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery } from '../core/host.ts';
+import type { CheckpointOptions, CheckpointRef, Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery, RestoreSpec } from '../core/host.ts';
 import type { SandboxId, TeamId } from '../core/ids.ts';
 import type { ConnectionEvent } from '../core/network/egress.ts';
 import type { NetworkPolicy } from '../core/network/rules.ts';
-import { AgentClient, agentPort, agentProtocol } from './agent/client.ts';
+import { agentPort, agentProtocol } from './agent/client.ts';
+import { openArtefacts } from './artefacts.ts';
 import { openCgroup } from './cgroup.ts';
+import { Checkpoints } from './checkpoints.ts';
 import { diskUsage, mountPoints, removeDisk } from './disk.ts';
 import { type EgressOptions, EgressSupervisor } from './egress/supervisor.ts';
-import { GvisorRuntime, type RunscBuild } from './gvisor/runtime.ts';
+import { GvisorRuntime } from './gvisor/runtime.ts';
 import { Guests } from './guests.ts';
 import { type Instance, openInstance } from './instance.ts';
+import { KeptGuests } from './kept.ts';
 import type { HostLog } from './log.ts';
 import { ensureGateway, removeGateway } from './network/gateway.ts';
-import { bootId } from './process-table.ts';
-import type { Runtime, RuntimeHandle } from './runtime.ts';
-import { HostSetupError } from './setup-error.ts';
-import { type Slot, Slots } from './slots.ts';
+import { reattach } from './reattach.ts';
+import { type RestoredGuest, Restoring } from './restoring.ts';
+import { Room } from './room.ts';
+import type { Runtime } from './runtime.ts';
+import { type Savable, Saving } from './saving.ts';
+import { Slots } from './slots.ts';
 import { type InstalledTemplates, loadTemplates } from './templates.ts';
 
 export interface HostOptions {
@@ -28,16 +33,22 @@ export interface HostOptions {
   readonly subnet?: string | undefined;
   /** Guests that wait per template. */
   readonly warmGuests: number;
+  /** Memory that paused guests may be kept in, over all; 0 keeps none. Default a quarter of the machine's. */
+  readonly keptMemoryMb?: number | undefined;
+  /** How long a paused guest is kept in memory at most. Default 600. */
+  readonly keptSeconds?: number | undefined;
   readonly egress: EgressOptions;
   readonly log: HostLog;
 }
 
-/** A claimed guest. */
-interface Tenant {
+/** A guest with an identity. */
+interface Tenant extends Savable {
   readonly teamId: TeamId;
-  readonly slot: Slot;
-  readonly handle: RuntimeHandle;
-  readonly client: AgentClient;
+  readonly ending: AbortController;
+  /** Stands still after its checkpoint, until somebody decides what becomes of it. */
+  held: boolean;
+  /** What is saved or let go of goes one after the other. */
+  turn: Promise<unknown>;
   cpu: { readonly at: number; readonly micros: number };
 }
 
@@ -54,20 +65,35 @@ export class LocalHost implements Host {
   readonly #slots: Slots;
   readonly #guests: Guests;
   readonly #egress: EgressSupervisor;
+  readonly #room: Room;
+  readonly #checkpoints: Checkpoints;
+  readonly #kept: KeptGuests;
+  readonly #saving: Saving;
+  readonly #restoring: Restoring;
   readonly #log: HostLog;
   readonly #tenants = new Map<SandboxId, Tenant>();
   readonly #endings = new Map<SandboxId, Promise<void>>();
+  readonly #closing = new AbortController();
   #deathListener: (id: SandboxId, death: GuestDeath) => void = () => {};
   #pulse: NodeJS.Timeout | null = null;
 
   constructor(instance: Instance, runtime: Runtime, templates: InstalledTemplates, options: HostOptions) {
+    const { dataDir, log, warmGuests } = options;
     this.#instance = instance;
     this.#runtime = runtime;
     this.templates = templates;
-    this.#log = options.log;
-    this.#egress = new EgressSupervisor(instance, options.egress, options.log);
-    this.#slots = new Slots(instance, { ahead: slotsAhead, diskMb: templates.list()[0]?.limits.diskMb ?? 5120, log: options.log });
-    this.#guests = new Guests(runtime, this.#slots, { dataDir: options.dataDir, warmGuests: options.warmGuests, parallelBoots: availableParallelism() + 1, log: options.log });
+    this.#log = log;
+    this.#egress = new EgressSupervisor(instance, options.egress, log);
+    // Guests that are only kept make room for those that are wanted.
+    const relieve = (): Promise<boolean> => this.#kept.evictOldest();
+    this.#room = new Room(dataDir, relieve);
+    this.#slots = new Slots(instance, { ahead: slotsAhead, diskMb: templates.list()[0]?.limits.diskMb ?? 5120, relieve, log });
+    this.#guests = new Guests(runtime, this.#slots, this.#room, { warmGuests, parallelBoots: availableParallelism() + 1, log });
+    this.#checkpoints = new Checkpoints(join(instance.dataDir, 'checkpoints'), log);
+    const keptLimits = { memoryBytes: options.keptMemoryMb === undefined ? totalmem() / 4 : options.keptMemoryMb * 1024 * 1024, seconds: options.keptSeconds ?? 600 };
+    this.#kept = new KeptGuests(runtime, keptLimits, (guest) => this.#guests.dispose(guest), log);
+    this.#saving = new Saving(runtime, this.#checkpoints, log);
+    this.#restoring = new Restoring({ runtime, templates, checkpoints: this.#checkpoints, slots: this.#slots, guests: this.#guests, room: this.#room, egress: this.#egress });
   }
 
   /** The parent of all guests' cgroups on this host. */
@@ -89,15 +115,21 @@ export class LocalHost implements Host {
       spec.lap?.('claim');
     } catch (reason) {
       client.end(new PaddockError('gone', 'the sandbox was not completed'));
-      await this.#dispose({ slot, handle });
+      await this.#egress.expel(slot.address);
+      await this.#guests.dispose({ slot, handle });
       throw reason;
     }
-    this.#tenants.set(sandboxId, { teamId: spec.teamId, slot, handle, client, cpu: { at: Date.now(), micros: 0 } });
-    return { ...handle, slot: slot.number, address: slot.address, agentPort, agentProtocol };
+    return this.#settle(sandboxId, spec.teamId, { slot, handle, client }, agentProtocol);
+  }
+
+  #settle(id: SandboxId, teamId: TeamId, { slot, handle, client }: RestoredGuest, protocol: number): GuestRef {
+    const ending = new AbortController();
+    this.#tenants.set(id, { teamId, slot, handle, client, agentProtocol: protocol, ending, ended: ending.signal, held: false, turn: Promise.resolve(), cpu: { at: Date.now(), micros: 0 } });
+    return { ...handle, slot: slot.number, address: slot.address, agentPort, agentProtocol: protocol };
   }
 
   async recover(known: ReadonlyMap<SandboxId, KnownGuest>): Promise<ReadonlyMap<SandboxId, Recovery>> {
-    await ensureGateway(this.#instance);
+    await Promise.all([ensureGateway(this.#instance), this.#checkpoints.recover()]);
     const recovered = new Map<SandboxId, Recovery>();
     await Promise.all([...known].map(async ([id, guest]) => recovered.set(id, await this.#attach(id, guest))));
     const entries = [...known].flatMap(([sandboxId, { ref, teamId, network }]) =>
@@ -112,23 +144,10 @@ export class LocalHost implements Host {
     return recovered;
   }
 
-  async #attach(id: SandboxId, { ref, agentToken, teamId }: KnownGuest): Promise<Recovery> {
-    if (ref.bootId !== bootId()) return { alive: false, death: { reason: 'host_rebooted', detail: 'The machine was rebooted while the sandbox ran.' } };
-    const slot = await this.#slots.adopt(ref.slot, 0);
-    if (!this.#runtime.isAlive(ref)) {
-      const death = await this.#runtime.autopsy(ref.container, slot);
-      return { alive: false, death };
-    }
-    this.#runtime.thaw(ref.container);
-    const client = new AgentClient(ref.address, agentToken, () => this.#runtime.isAlive(ref));
-    try {
-      await client.untilListening(AbortSignal.timeout(10_000), 10_000);
-      await client.processes(AbortSignal.timeout(5_000)); // proves that the guest knows its token
-    } catch (reason) {
-      client.end(new PaddockError('gone', 'the sandbox could not be re-attached'));
-      return { alive: false, death: { reason: 'agent_lost', detail: `The agent did not answer after the server's restart: ${(reason as Error).message}` } };
-    }
-    this.#tenants.set(id, { teamId, slot, handle: ref, client, cpu: { at: Date.now(), micros: 0 } });
+  async #attach(id: SandboxId, known: KnownGuest): Promise<Recovery> {
+    const found = await reattach(known, this.#runtime, this.#slots);
+    if ('death' in found) return { alive: false, death: found.death };
+    this.#settle(id, known.teamId, found.guest, known.ref.agentProtocol);
     return { alive: true };
   }
 
@@ -167,10 +186,79 @@ export class LocalHost implements Host {
     return { at, cpuPercent, memoryBytes, diskBytes: await diskUsage(tenant.slot.disk.mount) };
   }
 
-  destroy(id: SandboxId): Promise<void> {
+  async destroy(id: SandboxId): Promise<void> {
     const tenant = this.#tenants.get(id);
-    if (tenant === undefined) return this.#endings.get(id) ?? Promise.resolve();
-    return this.#end(id, tenant, new PaddockError('gone', 'the sandbox has been ended'));
+    if (tenant === undefined) await this.#endings.get(id);
+    else await this.#end(id, tenant, new PaddockError('gone', 'the sandbox has been ended'));
+    await this.#kept.evict({ sandboxId: id });
+  }
+
+  checkpoint(id: SandboxId, options: CheckpointOptions, signal: AbortSignal): Promise<CheckpointRef> {
+    const tenant = this.#tenant(id);
+    return this.#inTurn(tenant, async () => {
+      if (tenant.ended.aborted) throw new PaddockError('gone', 'the sandbox has ended');
+      if (tenant.held) throw new PaddockError('conflict', 'the sandbox is being paused');
+      const ref = await this.#saving.save(tenant, options, AbortSignal.any([signal, this.#closing.signal]));
+      tenant.held = options.hold;
+      return ref;
+    });
+  }
+
+  proceed(id: SandboxId): Promise<void> {
+    const tenant = this.#tenant(id);
+    return this.#inTurn(tenant, async () => {
+      if (!tenant.held) return;
+      await this.#saving.goOn(tenant);
+      tenant.held = false;
+    });
+  }
+
+  async retire(id: SandboxId, checkpointId: string, error: PaddockError): Promise<void> {
+    const tenant = this.#tenants.get(id);
+    if (tenant === undefined) return this.#endings.get(id);
+    const { slot, handle, client, held } = tenant;
+    client.end(error);
+    tenant.ending.abort(error);
+    const letGo = async (): Promise<void> => {
+      await this.#egress.expel(slot.address);
+      if (!held || !this.#runtime.isAlive(handle)) return this.#guests.dispose(tenant);
+      await this.#kept.keep({ sandboxId: id, checkpointId, slot, handle, memoryBytes: this.#runtime.stats(handle.container).memoryBytes });
+    };
+    await this.#remember(id, letGo());
+  }
+
+  async restore(spec: RestoreSpec, signal: AbortSignal): Promise<GuestRef> {
+    const id = spec.identity.sandboxId;
+    const { agentProtocol } = spec.checkpoint;
+    await this.#endings.get(id); // on its way into memory, perhaps
+    const kept = spec.sameSandbox ? this.#kept.take(spec.checkpoint.id, id) : null;
+    if (kept !== null) {
+      try {
+        return this.#settle(id, spec.teamId, await this.#restoring.wake(kept, spec, signal), agentProtocol);
+      } catch (reason) {
+        if (signal.aborted) throw reason;
+        this.#log.warn({ err: reason, sandbox: id }, 'a kept guest could not be woken; its checkpoint is used instead');
+      }
+    }
+    const guest = await this.#restoring.fromDisk(spec, signal);
+    const before = this.#tenants.get(id);
+    const ref = this.#settle(id, spec.teamId, guest, agentProtocol);
+    if (before !== undefined) await this.#dismiss(before, new PaddockError('conflict', 'the sandbox was restored from a snapshot; what ran in it before has ended', { reason: 'restored' }));
+    if (spec.sameSandbox) await this.#kept.evict({ sandboxId: id });
+    return ref;
+  }
+
+  async removeCheckpoint(checkpointId: string): Promise<void> {
+    await this.#kept.evict({ checkpointId });
+    await this.#checkpoints.remove(checkpointId);
+  }
+
+  checkpoints(): Promise<readonly CheckpointRef[]> {
+    return this.#checkpoints.list();
+  }
+
+  assertRoom(memoryBytes: number): Promise<void> {
+    return this.#room.assert(memoryBytes);
   }
 
   onDeath(listener: (id: SandboxId, death: GuestDeath) => void): void {
@@ -180,7 +268,10 @@ export class LocalHost implements Host {
   /** Lets go of the guests and leaves them running for the next start. */
   async close(): Promise<void> {
     if (this.#pulse !== null) clearInterval(this.#pulse);
-    for (const { client } of this.#tenants.values()) client.end(new PaddockError('guest_unreachable', 'the server is stopping; the sandbox goes on'));
+    this.#closing.abort(new PaddockError('guest_unreachable', 'the server is stopping; the sandbox goes on'));
+    await Promise.all([...this.#tenants.values()].map((tenant) => this.#leave(tenant)));
+    await this.#kept.evictAll();
+    await this.#checkpoints.close();
     this.#egress.close();
     await this.#guests.close();
     await this.#slots.close();
@@ -205,17 +296,33 @@ export class LocalHost implements Host {
   }
 
   #end(id: SandboxId, tenant: Tenant, error: PaddockError): Promise<void> {
-    tenant.client.end(error);
-    return this.#remember(id, this.#dispose(tenant));
+    return this.#remember(id, this.#dismiss(tenant, error));
   }
 
-  /** The address must lead nowhere before the slot can become somebody else's. */
-  async #dispose(guest: { readonly slot: Slot; readonly handle: RuntimeHandle }): Promise<void> {
-    await this.#egress.expel(guest.slot.address);
-    await this.#guests.dispose(guest);
+  /** Ends a guest. Its address must lead nowhere before the slot can become somebody else's. */
+  async #dismiss(tenant: Tenant, error: PaddockError): Promise<void> {
+    tenant.client.end(error);
+    tenant.ending.abort(error);
+    await this.#egress.expel(tenant.slot.address);
+    await this.#guests.dispose(tenant);
+    await tenant.turn;
+  }
+
+  /** Sees to it that a guest which is left alone runs. */
+  async #leave(tenant: Tenant): Promise<void> {
+    await tenant.turn;
+    if (tenant.held) await this.#saving.goOn(tenant).catch((reason: unknown) => this.#log.warn({ err: reason, container: tenant.handle.container }, 'a held guest could not be made to go on; the next start does it'));
+    tenant.client.end(this.#closing.signal.reason as PaddockError);
+  }
+
+  #inTurn<T>(tenant: Tenant, work: () => Promise<T>): Promise<T> {
+    const turn = tenant.turn.then(work);
+    tenant.turn = turn.catch(() => undefined);
+    return turn;
   }
 
   #takePulse(): void {
+    this.#kept.prune(() => this.#room.isTight());
     for (const [id, tenant] of this.#tenants) {
       if (!this.#runtime.isAlive(tenant.handle)) {
         this.#remember(id, this.#bury(id, tenant)).catch((reason: unknown) => this.#log.error({ err: reason, sandbox: id }, 'a dead guest could not be cleaned up'));
@@ -225,9 +332,9 @@ export class LocalHost implements Host {
 
   async #bury(id: SandboxId, tenant: Tenant): Promise<void> {
     const death = await this.#runtime.autopsy(tenant.handle.container, tenant.slot);
-    tenant.client.end(new PaddockError('gone', `the sandbox has ended: ${death.reason}`, { reason: death.reason }));
+    const ended = this.#dismiss(tenant, new PaddockError('gone', `the sandbox has ended: ${death.reason}`, { reason: death.reason }));
     this.#deathListener(id, death);
-    await this.#dispose(tenant);
+    await ended;
   }
 
   /** From here on the guest is nobody's; whoever asks for its end waits for this one. */
@@ -242,17 +349,6 @@ export class LocalHost implements Host {
 /** Opens this machine as a host. Nothing is changed on it before `recover` is called. */
 export async function openHost(options: HostOptions): Promise<LocalHost> {
   const instance = await openInstance(options.dataDir, options.subnet);
-  const runsc = readArtefact<RunscBuild>(options.artefactsDir, 'runsc');
-  const agent = readArtefact<{ path: string }>(options.artefactsDir, 'agent');
-  const runtime = await GvisorRuntime.open(instance, runsc, agent.path);
+  const runtime = await GvisorRuntime.open(instance, openArtefacts(options.artefactsDir));
   return new LocalHost(instance, runtime, loadTemplates(options.artefactsDir), options);
-}
-
-function readArtefact<T>(artefactsDir: string, name: string): T {
-  const file = join(artefactsDir, name, 'current.json');
-  try {
-    return JSON.parse(readFileSync(file, 'utf8')) as T;
-  } catch (cause) {
-    throw new HostSetupError(`${name} is not set up (${file} is missing): run "npm start", which sets everything up.`, { cause });
-  }
 }

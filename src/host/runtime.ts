@@ -1,10 +1,28 @@
 import type { GuestDeath, GuestRef } from '../core/host.ts';
+import type { Limits } from '../core/template.ts';
 import type { CgroupStats } from './cgroup.ts';
 import type { Slot } from './slots.ts';
 import type { InstalledTemplate } from './templates.ts';
 
 /** A guest as its runtime knows it: process, cgroup and the slot it lives in. No identity yet. */
 export type RuntimeHandle = Pick<GuestRef, 'runtime' | 'build' | 'container' | 'pid' | 'pidStart' | 'bootId'>;
+
+/** What a guest was made from, by digest. A saved guest needs exactly these again. */
+export interface Origin {
+  readonly template: string;
+  readonly agent: string;
+}
+
+/** A saved guest and what it is to be made of again. */
+export interface SavedGuest {
+  /** Directory with what `save` wrote. */
+  readonly dir: string;
+  /** The runtime's build that wrote it. */
+  readonly build: string;
+  readonly agent: string;
+  readonly template: InstalledTemplate;
+  readonly limits: Limits;
+}
 
 /**
  * What runs guests. A runtime knows processes, files and cgroups of the host; of agents, sandboxes and networks beyond a
@@ -16,6 +34,22 @@ export interface Runtime {
   readonly build: string;
   /** Boots the template in the slot. Resolves when process 1 has been started; its agent may not listen yet. */
   start(slot: Slot, template: InstalledTemplate, signal: AbortSignal): Promise<RuntimeHandle>;
+  /** What the guest in this slot was made from; null when that is not known. */
+  origin(slot: Slot): Origin | null;
+  /** Stops the guest's kernel between two instructions. Its processes notice nothing but the time that passes. */
+  pause(handle: RuntimeHandle): Promise<void>;
+  /** The counterpart of one `pause`; never to be called without. */
+  resume(handle: RuntimeHandle): Promise<void>;
+  /** Whether the guest may stand paused: true from before a pause until after its resume, also over restarts of the server. */
+  mayBePaused(handle: RuntimeHandle): boolean;
+  /** For a guest that proves to run: nobody resumed it, and nobody has to. */
+  forgetPause(handle: RuntimeHandle): void;
+  /** Writes a paused guest into an empty directory. Whatever comes of it, the guest stays as it is: paused and whole, unless it dies. */
+  save(handle: RuntimeHandle, dir: string, limits: { readonly signal: AbortSignal; readonly deadlineMs: number }): Promise<void>;
+  /** Throws `unprocessable`, with its name, when something is not on this machine that a guest saved by this build with this agent needs. */
+  assertRestorable(saved: Pick<SavedGuest, 'build' | 'agent'>): void;
+  /** Makes a guest in the slot go on from where it was saved. Resolves when its processes run. */
+  restore(slot: Slot, saved: SavedGuest, signal: AbortSignal): Promise<RuntimeHandle>;
   /** Whether the guest's process still runs; cheap enough to ask several times a second. */
   isAlive(handle: RuntimeHandle): boolean;
   freeze(container: string): Promise<void>;

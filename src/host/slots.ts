@@ -34,16 +34,19 @@ export class Slots {
   readonly #log: HostLog;
   readonly #ahead: number;
   readonly #diskMb: number;
+  readonly #relieve: () => Promise<boolean>;
   readonly #ready: Slot[] = [];
   readonly #used = new Set<number>();
   #queue: Promise<unknown> = Promise.resolve();
   #refilling = false;
   #closed = false;
 
-  constructor(instance: Instance, options: { ahead: number; diskMb: number; log: HostLog }) {
+  /** @param options.relieve gives slots back that are used only for convenience; false when there are none. */
+  constructor(instance: Instance, options: { ahead: number; diskMb: number; relieve?: () => Promise<boolean>; log: HostLog }) {
     this.#instance = instance;
     this.#ahead = options.ahead;
     this.#diskMb = options.diskMb;
+    this.#relieve = options.relieve ?? (async () => false);
     this.#log = options.log;
   }
 
@@ -75,7 +78,14 @@ export class Slots {
     const at = this.#ready.findIndex((slot) => slot.disk.sizeMb === diskMb);
     const [ready] = at >= 0 ? this.#ready.splice(at, 1) : [];
     this.#refill();
-    return ready ?? this.#inTurn(() => this.#build(this.#free(), diskMb), signal);
+    if (ready !== undefined) return ready;
+    try {
+      return await this.#inTurn(() => this.#build(this.#free(), diskMb), signal);
+    } catch (reason) {
+      const exhausted = reason instanceof PaddockError && reason.code === 'no_capacity';
+      if (exhausted && (await this.#relieve())) return this.claim(diskMb, signal);
+      throw reason;
+    }
   }
 
   /** Takes the slot back; what its guest wrote is destroyed. A slot that cannot be cleaned is never used again. */

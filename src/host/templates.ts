@@ -11,6 +11,7 @@ export interface InstalledTemplate extends Template {
 export interface InstalledTemplates extends TemplateCatalog {
   list(): readonly InstalledTemplate[];
   find(name: string): InstalledTemplate | undefined;
+  /** Also one that is no longer served: guests and checkpoints that were made of it need it. */
   byDigest(digest: string): InstalledTemplate | undefined;
 }
 
@@ -39,7 +40,7 @@ export function loadTemplates(artefactsDir: string): InstalledTemplates {
       current();
       return pending;
     },
-    byDigest: (digest: string) => [...current().values()].find((template) => template.digest === digest),
+    byDigest: (digest: string) => [...current().values()].find((template) => template.digest === digest) ?? findOlder(dir, digest),
   });
 }
 
@@ -60,6 +61,16 @@ function readTemplates(dir: string): { readonly ready: ReadonlyMap<string, Insta
     ready.set(template.name, template);
   }
   return { ready, pending };
+}
+
+function findOlder(dir: string, digest: string): InstalledTemplate | undefined {
+  if (!/^[\w-]+$/.test(digest)) return undefined;
+  for (const name of listDirs(dir)) {
+    const home = join(dir, name, digest);
+    const manifest = readJson(join(home, 'manifest.json'));
+    if (manifest !== null) return parseManifest(manifest, name, join(home, 'rootfs'));
+  }
+  return undefined;
 }
 
 /** Names with a slash have a directory without, and ids go into paths too. */

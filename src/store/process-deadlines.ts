@@ -31,6 +31,16 @@ export class SqlProcessDeadlines implements ProcessDeadlineStore {
     await stored('remove the deadlines of a sandbox', () => this.#db.deleteFrom('process_deadlines').where('sandbox_id', '=', sandboxId).execute());
   }
 
+  async replaceAll(sandboxId: SandboxId, deadlines: readonly ProcessDeadline[]): Promise<void> {
+    await stored('store the deadlines of processes', () =>
+      this.#db.transaction().execute(async (work) => {
+        await work.deleteFrom('process_deadlines').where('sandbox_id', '=', sandboxId).execute();
+        const rows = deadlines.map((each) => ({ sandbox_id: sandboxId, process_id: each.processId, team_id: each.teamId, at: each.at }));
+        if (rows.length > 0) await work.insertInto('process_deadlines').values(rows).execute();
+      }),
+    );
+  }
+
   async all(): Promise<readonly ProcessDeadline[]> {
     const rows = await stored('read the deadlines of processes', () => this.#db.selectFrom('process_deadlines').selectAll().orderBy('at').execute());
     return rows.map((row) =>

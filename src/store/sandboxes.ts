@@ -1,12 +1,14 @@
 import { setImmediate as othersFirst } from 'node:timers/promises';
 import { sql, type Expression, type ExpressionBuilder, type Kysely, type RawBuilder, type SqlBool } from 'kysely';
-import type { SandboxId, SandboxRef, ShortId, TeamId } from '../core/ids.ts';
-import type { EndReason, Sandbox, SandboxState, WireName } from '../core/sandbox.ts';
+import type { SandboxId, SandboxRef, ShortId, SnapshotId, TeamId } from '../core/ids.ts';
+import type { EndReason, PauseCause, Sandbox, SandboxState, WireName } from '../core/sandbox.ts';
+import type { Snapshot } from '../core/snapshot.ts';
 import type { SandboxGuard, SandboxPage, SandboxPatch, SandboxQuery, SandboxStore } from '../core/store.ts';
 import { frozenJson, stored } from './fault.ts';
-import { Policies } from './policies.ts';
+import type { Policies } from './policies.ts';
 import type { SandboxRow, Schema } from './schema.ts';
 import type { Sealer } from './sealer.ts';
+import { snapshotRow } from './snapshots.ts';
 
 const purgedAtOnce = 500;
 
@@ -16,11 +18,12 @@ const killed = sql.lit('killed');
 export class SqlSandboxes implements SandboxStore {
   readonly #db: Kysely<Schema>;
   readonly #sealer: Sealer;
-  readonly #policies = new Policies();
+  readonly #policies: Policies;
 
-  constructor(db: Kysely<Schema>, sealer: Sealer) {
+  constructor(db: Kysely<Schema>, sealer: Sealer, policies: Policies) {
     this.#db = db;
     this.#sealer = sealer;
+    this.#policies = policies;
   }
 
   async insert(sandbox: Sandbox): Promise<void> {
@@ -114,16 +117,44 @@ export class SqlSandboxes implements SandboxStore {
     guard: SandboxGuard = {},
   ): Promise<Sandbox | null> {
     if (from.length === 0) return null;
-    const row = await stored(`move the sandbox to ${to}`, () => {
-      let update = this.#db
-        .updateTable('sandboxes')
-        .set({ state: to, ...this.#patchColumns(patch) })
-        .where('id', '=', id)
-        .where('state', 'in', from);
-      if (guard.endAt !== undefined) update = update.where('end_at', guard.endAt === null ? 'is' : '=', guard.endAt);
-      return update.returningAll().executeTakeFirst();
-    });
+    const row = await stored(`move the sandbox to ${to}`, () =>
+      patch.metadata === undefined ? this.#move(this.#db, id, from, to, patch, guard) : this.#db.transaction().execute((work) => this.#move(work, id, from, to, patch, guard)),
+    );
     return row === undefined ? null : this.#fromRow(row);
+  }
+
+  async transitionWith(snapshot: Snapshot, from: readonly SandboxState[], to: SandboxState, patch: SandboxPatch, guard: SandboxGuard = {}): Promise<Sandbox | null> {
+    const row = await stored(`move the sandbox to ${to}`, () =>
+      this.#db.transaction().execute(async (work) => {
+        const moved = await this.#move(work, snapshot.sandboxId, from, to, { ...patch, snapshotId: snapshot.id }, guard);
+        if (moved === undefined) return undefined;
+        const snapshotted = snapshotRow(snapshot, this.#sealer, this.#policies);
+        const { checkpoint, checkpoint_id, bytes, ready_at } = snapshotted;
+        await work.insertInto('snapshots').values(snapshotted).onConflict((c) => c.column('id').doUpdateSet({ checkpoint, checkpoint_id, bytes, ready_at })).execute();
+        return moved;
+      }),
+    );
+    return row === undefined ? null : this.#fromRow(row);
+  }
+
+  async #move(db: Kysely<Schema>, id: SandboxId, from: readonly SandboxState[], to: SandboxState, patch: SandboxPatch, guard: SandboxGuard): Promise<SandboxRow | undefined> {
+    let update = db
+      .updateTable('sandboxes')
+      .set({ state: to, ...this.#patchColumns(id, patch) })
+      .where('id', '=', id)
+      .where('state', 'in', from);
+    if (guard.endAt !== undefined) update = update.where('end_at', guard.endAt === null ? 'is' : '=', guard.endAt);
+    if (guard.autoDeleteAt !== undefined) update = update.where('auto_delete_at', guard.autoDeleteAt === null ? 'is' : '=', guard.autoDeleteAt);
+    if (guard.timeoutSeconds !== undefined) update = update.where('timeout_seconds', '=', guard.timeoutSeconds);
+    if (guard.lifecycle !== undefined) update = update.where('lifecycle', '=', JSON.stringify(guard.lifecycle));
+    if (guard.policy !== undefined) update = update.where('policy', '=', this.#policies.write(guard.policy));
+    const row = await update.returningAll().executeTakeFirst();
+    if (row !== undefined && patch.metadata !== undefined) {
+      await db.deleteFrom('sandbox_metadata').where('sandbox_id', '=', id).execute();
+      const entries = Object.entries(patch.metadata).map(([key, value]) => ({ sandbox_id: row.id, team_id: row.team_id, key, value }));
+      if (entries.length > 0) await db.insertInto('sandbox_metadata').values(entries).execute();
+    }
+    return row;
   }
 
   async remove(id: SandboxId): Promise<boolean> {
@@ -177,6 +208,12 @@ export class SqlSandboxes implements SandboxStore {
       ended_at: sandbox.end?.at ?? null,
       end_reason: sandbox.end?.reason ?? null,
       end_detail: sandbox.end?.detail ?? null,
+      period_started_at: sandbox.periodStartedAt,
+      paused_at: sandbox.pausedAt,
+      pause_cause: sandbox.pauseCause,
+      auto_delete_at: sandbox.autoDeleteAt,
+      snapshot_id: sandbox.snapshotId,
+      source_snapshot_id: sandbox.sourceSnapshotId,
     };
   }
 
@@ -193,7 +230,7 @@ export class SqlSandboxes implements SandboxStore {
       defaultUser: row.default_user,
       metadata: frozenJson<Sandbox['metadata']>(row.metadata),
       envs: frozenJson<Sandbox['envs']>(this.#sealer.open(envsOf(row.id), row.envs_sealed)),
-      lifecycle: frozenJson<Sandbox['lifecycle']>(row.lifecycle),
+      lifecycle: lifecycleOf(row.lifecycle),
       declared: frozenJson<Sandbox['declared']>(row.declared),
       policy: this.#policies.read(row.policy),
       timeoutSeconds: row.timeout_seconds,
@@ -202,6 +239,12 @@ export class SqlSandboxes implements SandboxStore {
       endAt: row.end_at,
       generation: row.generation,
       guest: row.guest === null ? null : frozenJson<Sandbox['guest']>(row.guest),
+      periodStartedAt: row.period_started_at,
+      pausedAt: row.paused_at,
+      pauseCause: row.pause_cause as PauseCause | null,
+      autoDeleteAt: row.auto_delete_at,
+      snapshotId: row.snapshot_id as SnapshotId | null,
+      sourceSnapshotId: row.source_snapshot_id as SnapshotId | null,
       end:
         row.ended_at === null || row.end_reason === null
           ? null
@@ -209,7 +252,7 @@ export class SqlSandboxes implements SandboxStore {
     });
   }
 
-  #patchColumns(patch: SandboxPatch): Partial<SandboxRow> {
+  #patchColumns(id: SandboxId, patch: SandboxPatch): Partial<SandboxRow> {
     const columns: Partial<SandboxRow> = {};
     if (patch.startedAt !== undefined) columns.started_at = patch.startedAt;
     if (patch.endAt !== undefined) columns.end_at = patch.endAt;
@@ -223,6 +266,17 @@ export class SqlSandboxes implements SandboxStore {
     }
     if (patch.policy !== undefined) columns.policy = this.#policies.write(patch.policy);
     if (patch.declared !== undefined) columns.declared = JSON.stringify(patch.declared);
+    if (patch.lifecycle !== undefined) columns.lifecycle = JSON.stringify(patch.lifecycle);
+    if (patch.metadata !== undefined) columns.metadata = JSON.stringify(patch.metadata);
+    if (patch.limits !== undefined) columns.limits = JSON.stringify(patch.limits);
+    if (patch.template !== undefined) [columns.template_id, columns.template_name, columns.template_digest] = [patch.template.id, patch.template.name, patch.template.digest];
+    if (patch.envs !== undefined) columns.envs_sealed = this.#sealer.seal(envsOf(id), JSON.stringify(patch.envs));
+    if (patch.defaultUser !== undefined) columns.default_user = patch.defaultUser;
+    if (patch.periodStartedAt !== undefined) columns.period_started_at = patch.periodStartedAt;
+    if (patch.pausedAt !== undefined) columns.paused_at = patch.pausedAt;
+    if (patch.pauseCause !== undefined) columns.pause_cause = patch.pauseCause;
+    if (patch.autoDeleteAt !== undefined) columns.auto_delete_at = patch.autoDeleteAt;
+    if (patch.snapshotId !== undefined) columns.snapshot_id = patch.snapshotId;
     return columns;
   }
 }
@@ -230,6 +284,12 @@ export class SqlSandboxes implements SandboxStore {
 /** The place of a row's state in the list. */
 function placeOf(states: readonly SandboxState[]): RawBuilder<number> {
   return sql<number>`case state ${sql.join(states.map((state, i) => sql`when ${state} then ${sql.lit(i)}`), sql` `)} else ${sql.lit(states.length)} end`;
+}
+
+/** Rows from before sandboxes could be paused lack the last two. */
+function lifecycleOf(text: string): Sandbox['lifecycle'] {
+  const { onTimeout, autoResume, maxLifetimeSeconds = null, autoDeleteSeconds = null } = JSON.parse(text) as Partial<Sandbox['lifecycle']> & Pick<Sandbox['lifecycle'], 'onTimeout' | 'autoResume'>;
+  return Object.freeze({ onTimeout, autoResume, maxLifetimeSeconds, autoDeleteSeconds });
 }
 
 function envsOf(id: string): string {

@@ -15,6 +15,7 @@ export interface Schema {
   events: EventRow;
   preview_ports: PreviewPortRow;
   network_events: NetworkEventRow;
+  snapshots: SnapshotRow;
 }
 
 export interface SchemaVersionRow {
@@ -72,6 +73,30 @@ export interface SandboxRow {
   ended_at: number | null;
   end_reason: string | null;
   end_detail: string | null;
+  period_started_at: number | null;
+  paused_at: number | null;
+  pause_cause: string | null;
+  auto_delete_at: number | null;
+  snapshot_id: string | null;
+  source_snapshot_id: string | null;
+}
+
+export interface SnapshotRow {
+  id: string;
+  team_id: string;
+  sandbox_id: string;
+  source: string;
+  name: string | null;
+  idempotency_key: string | null;
+  /** The whole reference as JSON; null while it is being made. */
+  checkpoint: string | null;
+  checkpoint_id: string | null;
+  bytes: number;
+  created_at: number;
+  ready_at: number | null;
+  captured: string;
+  policy: string;
+  envs_sealed: string;
 }
 
 /**

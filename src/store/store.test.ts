@@ -45,13 +45,19 @@ function sandbox(teamId: TeamId, changes: Partial<Sandbox> = {}): Sandbox {
     defaultUser: 'user',
     metadata: {},
     envs: { API_KEY: 'very secret' },
-    lifecycle: { onTimeout: 'kill', autoResume: false },
+    lifecycle: { onTimeout: 'kill', autoResume: false, maxLifetimeSeconds: null, autoDeleteSeconds: null },
     declared: { network: { deny_out: ['0.0.0.0/0'] } },
     policy: { allowPublicTraffic: true, audit: true, network: openPolicy, maskRequestHost: null, previews: 'private' },
     timeoutSeconds: 300,
     createdAt: Date.now(),
     startedAt: null,
     endAt: null,
+    periodStartedAt: null,
+    pausedAt: null,
+    pauseCause: null,
+    autoDeleteAt: null,
+    snapshotId: null,
+    sourceSnapshotId: null,
     generation: 1,
     guest: null,
     end: null,
@@ -223,7 +229,8 @@ describe('among very many tombstones', () => {
     await it.store.sandboxes.insert(one);
     raw.exec(`with recursive n(i) as (select 1 union all select i + 1 from n where i < 1200)
       insert into sandboxes select 'id-' || i, 'short-' || i, team_id, wire, state, template_id, template_name, template_digest, limits, default_user, metadata,
-        envs_sealed, lifecycle, declared, policy, timeout_seconds, created_at, started_at, end_at, generation, guest, ended_at, end_reason, end_detail, name
+        envs_sealed, lifecycle, declared, policy, timeout_seconds, created_at, started_at, end_at, generation, guest, ended_at, end_reason, end_detail,
+        period_started_at, paused_at, auto_delete_at, pause_cause, snapshot_id, source_snapshot_id, name
       from n, sandboxes where id = '${one.id}'`);
     raw.close();
     assert.equal(await it.store.sandboxes.purge(2), 1201);

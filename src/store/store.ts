@@ -1,5 +1,5 @@
 import type { Kysely } from 'kysely';
-import type { EventStore, KeyStore, NetworkEventStore, PreviewPortStore, ProcessDeadlineStore, SandboxStore, Store } from '../core/store.ts';
+import type { EventStore, KeyStore, NetworkEventStore, PreviewPortStore, ProcessDeadlineStore, SandboxStore, SnapshotStore, Store } from '../core/store.ts';
 import { openDatabase } from './database.ts';
 import { SqlEvents } from './events.ts';
 import { stored } from './fault.ts';
@@ -7,9 +7,11 @@ import { SqlKeys } from './keys.ts';
 import { SqlNetworkEvents } from './network-events.ts';
 import { SqlPreviewPorts } from './preview-ports.ts';
 import { SqlProcessDeadlines } from './process-deadlines.ts';
+import { Policies } from './policies.ts';
 import { SqlSandboxes } from './sandboxes.ts';
 import type { Schema } from './schema.ts';
 import { loadSealer, type Sealer } from './sealer.ts';
+import { SqlSnapshots } from './snapshots.ts';
 
 export interface StoreFiles {
   /** The SQLite database. */
@@ -38,6 +40,7 @@ export async function openStore(files: StoreFiles): Promise<SqlStore> {
 
 export class SqlStore implements Store {
   readonly sandboxes: SandboxStore;
+  readonly snapshots: SnapshotStore;
   readonly events: EventStore;
   readonly networkEvents: NetworkEventStore;
   readonly processDeadlines: ProcessDeadlineStore;
@@ -49,7 +52,9 @@ export class SqlStore implements Store {
   constructor(db: Kysely<Schema>, sealer: Sealer) {
     this.#db = db;
     this.#sealer = sealer;
-    this.sandboxes = new SqlSandboxes(db, sealer);
+    const policies = new Policies();
+    this.sandboxes = new SqlSandboxes(db, sealer, policies);
+    this.snapshots = new SqlSnapshots(db, sealer, policies);
     this.events = new SqlEvents(db);
     this.networkEvents = new SqlNetworkEvents(db);
     this.processDeadlines = new SqlProcessDeadlines(db);

@@ -14,10 +14,18 @@ class MemoryProcess {
   exit: ProcessExit | null = null;
   readonly #ended = new AbortController();
 
-  constructor(id: string, pid: number, spec: ProcessSpec) {
-    this.started = { id, pid, startedAt: Date.now() };
+  constructor(started: StartedProcess, spec: ProcessSpec) {
+    this.started = started;
     this.spec = spec;
     void this.#run();
+  }
+
+  /** As it is in a checkpoint: what it wrote, and, if it runs, still running until it is ended. */
+  copy(): MemoryProcess {
+    const copy = new MemoryProcess(this.started, { ...this.spec, cmd: this.exit === null ? 'cat' : 'exit 0' });
+    copy.entries.push(...this.entries);
+    copy.exit = this.exit;
+    return copy;
   }
 
   print(type: 'stdout' | 'stderr' | 'terminal', data: Buffer): void {
@@ -70,14 +78,23 @@ class MemoryProcess {
 /** A guest made of memory, with processes that obey a toy shell. Only what the core asks of a guest is here. */
 export class MemoryGuest implements Guest {
   readonly processes_ = new Map<string, MemoryProcess>();
-  readonly files: GuestFiles = new MemoryFiles();
+  readonly files = new MemoryFiles();
   readonly #gone = new AbortController();
   #ids = 0;
   #pids = 10;
 
-  /** Makes every call fail from now on, as when the guest has died. */
-  die(): void {
-    this.#gone.abort(new PaddockError('gone', 'the guest is gone'));
+  /** Another guest with the same memory and files. */
+  copy(): MemoryGuest {
+    const copy = new MemoryGuest();
+    for (const [id, process] of this.processes_) copy.processes_.set(id, process.copy());
+    copy.files.copyFrom(this.files);
+    [copy.#ids, copy.#pids] = [this.#ids, this.#pids];
+    return copy;
+  }
+
+  /** Makes every call fail from now on, as when the guest has died, or been let go with another reason. */
+  die(reason = new PaddockError('gone', 'the guest is gone')): void {
+    this.#gone.abort(reason);
     for (const process of this.processes_.values()) process.end({ exitCode: 137, signal: 'SIGKILL', reason: 'signaled' });
   }
 
@@ -95,7 +112,7 @@ export class MemoryGuest implements Guest {
   async start(spec: ProcessSpec, signal: AbortSignal): Promise<StartedProcess> {
     await this.#enter(signal);
     if (spec.user === 'nobody-here') throw new PaddockError('invalid_argument', 'no such user');
-    const process = new MemoryProcess(`p${++this.#ids}`, ++this.#pids, spec);
+    const process = new MemoryProcess({ id: `p${++this.#ids}`, pid: ++this.#pids, startedAt: Date.now() }, spec);
     this.processes_.set(process.started.id, process);
     return process.started;
   }
@@ -183,6 +200,10 @@ export class MemoryGuest implements Guest {
 
 class MemoryFiles implements GuestFiles {
   readonly #files = new Map<string, Buffer>();
+
+  copyFrom(other: MemoryFiles): void {
+    for (const [path, data] of other.#files) this.#files.set(path, data);
+  }
 
   async read(path: string): Promise<{ size: number; body: Readable }> {
     const data = this.#file(path);

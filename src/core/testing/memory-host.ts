@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PaddockError } from '../errors.ts';
-import type { Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery } from '../host.ts';
+import type { CheckpointOptions, CheckpointRef, Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery, RestoreSpec } from '../host.ts';
 import type { SandboxId } from '../ids.ts';
 import type { ConnectionEvent } from '../network/egress.ts';
 import type { NetworkPolicy } from '../network/rules.ts';
@@ -16,6 +16,17 @@ export class MemoryHost implements Host {
   onProvision: (spec: GuestSpec, signal: AbortSignal) => Promise<void> = async () => undefined;
   onDestroy: (id: SandboxId) => Promise<void> = async () => undefined;
   onSetNetwork: (id: SandboxId, policy: NetworkPolicy) => Promise<void> = async () => undefined;
+  /** What is saved: the guest as it was, and the token it had. */
+  readonly saved = new Map<string, { readonly ref: CheckpointRef; readonly guest: MemoryGuest; readonly token: string }>();
+  readonly restored: RestoreSpec[] = [];
+  /** Guests that stand still after their checkpoint. */
+  readonly held = new Set<SandboxId>();
+  /** Called before anything is saved, after it is durable, and before a guest is restored; may wait or throw. */
+  onCheckpoint: (id: SandboxId) => Promise<void> = async () => undefined;
+  onSaved: (id: SandboxId) => Promise<void> = async () => undefined;
+  onRestore: (spec: RestoreSpec, signal: AbortSignal) => Promise<void> = async () => undefined;
+  room = Infinity;
+  readonly #tokens = new Map<SandboxId, string>();
   readonly #dead = new Map<SandboxId, GuestDeath>();
   readonly #busy = new Set<SandboxId>();
   #listener: ((id: SandboxId, death: GuestDeath) => void) | null = null;
@@ -31,21 +42,86 @@ export class MemoryHost implements Host {
       await this.onProvision(spec, signal);
       signal.throwIfAborted();
       this.guests.set(id, new MemoryGuest());
-      return {
-        runtime: 'gvisor',
-        build: 'b'.repeat(64),
-        container: `c-${id}`,
-        slot: ++this.#slots,
-        address: '10.0.0.2',
-        agentPort: 49_983,
-        agentProtocol: 1,
-        pid: 4242,
-        pidStart: '1',
-        bootId: 'boot',
-      };
+      this.#tokens.set(id, spec.identity.agentToken);
+      return this.#ref(id);
     } finally {
       this.#busy.delete(id);
     }
+  }
+
+  async checkpoint(id: SandboxId, { checkpointId, hold }: CheckpointOptions, signal: AbortSignal): Promise<CheckpointRef> {
+    const guest = this.memory(id);
+    if (this.held.has(id)) throw new Error(`${id} is held already`);
+    await this.onCheckpoint(id);
+    signal.throwIfAborted();
+    if (this.guests.get(id) !== guest) throw new PaddockError('gone', 'the guest died while it was saved');
+    const ref: CheckpointRef = {
+      id: checkpointId, runtime: 'gvisor', build: 'b'.repeat(64), agentProtocol: 2, agent: 'a'.repeat(64), template: 'd'.repeat(64), bytes: 1 << 20, memoryBytes: 128 << 20, pausedForMs: 1,
+    };
+    this.saved.set(checkpointId, { ref, guest: guest.copy(), token: this.#tokens.get(id) ?? '' });
+    if (hold) this.held.add(id);
+    await this.onSaved(id);
+    return ref;
+  }
+
+  async proceed(id: SandboxId): Promise<void> {
+    this.memory(id);
+    this.held.delete(id);
+  }
+
+  async retire(id: SandboxId, checkpointId: string, error: PaddockError): Promise<void> {
+    if (!this.saved.has(checkpointId)) throw new Error(`nothing was saved of ${id}`);
+    if (!this.held.delete(id)) throw new Error(`${id} is not held`);
+    this.guests.get(id)?.die(error);
+    this.guests.delete(id);
+    this.networks.delete(id);
+  }
+
+  async restore(spec: RestoreSpec, signal: AbortSignal): Promise<GuestRef> {
+    const id = spec.identity.sandboxId;
+    this.#exclusive(id);
+    try {
+      const saved = this.saved.get(spec.checkpoint.id);
+      if (saved === undefined) throw new PaddockError('not_found', 'the checkpoint is gone');
+      if (saved.token !== spec.savedToken) throw new Error('the guest does not know this token');
+      this.restored.push(spec);
+      await this.onRestore(spec, signal);
+      signal.throwIfAborted();
+      this.guests.get(id)?.die();
+      this.guests.set(id, saved.guest.copy());
+      this.networks.set(id, spec.network);
+      this.#tokens.set(id, spec.identity.agentToken);
+      return this.#ref(id);
+    } finally {
+      this.#busy.delete(id);
+    }
+  }
+
+  async removeCheckpoint(checkpointId: string): Promise<void> {
+    this.saved.delete(checkpointId);
+  }
+
+  async checkpoints(): Promise<readonly CheckpointRef[]> {
+    return [...this.saved.values()].map(({ ref }) => ref);
+  }
+
+  async assertRoom(memoryBytes: number): Promise<void> {
+    if (memoryBytes > this.room) throw new PaddockError('no_capacity', 'this machine has no room for that');
+  }
+
+  #ref(id: SandboxId): GuestRef {
+    return {
+      runtime: 'gvisor',
+      build: 'b'.repeat(64),
+      container: `c-${id}`,
+      slot: ++this.#slots,
+      address: '10.0.0.2',
+      agentPort: 49_983,
+      agentProtocol: 2,
+      pid: 4242,
+      pidStart: '1',
+      bootId: 'boot',
+    };
   }
 
   async recover(known: ReadonlyMap<SandboxId, KnownGuest>): Promise<ReadonlyMap<SandboxId, Recovery>> {
@@ -55,6 +131,7 @@ export class MemoryHost implements Host {
       found.set(id, this.guests.has(id) ? { alive: true } : { alive: false, death });
     }
     for (const id of this.guests.keys()) if (!known.has(id)) this.guests.delete(id);
+    this.held.clear();
     this.networks.clear();
     for (const [id, { network }] of known) if (this.guests.has(id)) this.networks.set(id, network);
     return found;
@@ -76,6 +153,7 @@ export class MemoryHost implements Host {
       await this.onDestroy(id);
       this.guests.get(id)?.die();
       this.guests.delete(id);
+      this.held.delete(id);
       this.networks.delete(id);
     } finally {
       this.#busy.delete(id);
@@ -129,6 +207,13 @@ export class MemoryHost implements Host {
       recover: (known) => reach(() => this.recover(known)),
       guest: (id) => this.guest(id),
       destroy: (id) => reach(() => this.destroy(id)),
+      checkpoint: (id, options, signal) => reach(() => this.checkpoint(id, options, signal)),
+      proceed: (id) => reach(() => this.proceed(id)),
+      retire: (id, checkpointId, error) => reach(() => this.retire(id, checkpointId, error)),
+      restore: (spec, signal) => reach(() => this.restore(spec, signal)),
+      removeCheckpoint: (checkpointId) => reach(() => this.removeCheckpoint(checkpointId)),
+      checkpoints: () => reach(() => this.checkpoints()),
+      assertRoom: (bytes) => reach(() => this.assertRoom(bytes)),
       setNetwork: (id, policy) => reach(() => this.setNetwork(id, policy)),
       usage: (id) => reach(() => this.usage(id)),
       onConnections: (listener) => this.onConnections(listener),

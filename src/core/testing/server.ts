@@ -7,6 +7,7 @@ import type { Clock } from '../clock.ts';
 import type { CreateSandbox } from '../create-input.ts';
 import { EventLog } from '../events.ts';
 import { Files } from '../files.ts';
+import type { NamingTable } from '../identity.ts';
 import { Networks } from '../networks.ts';
 import { Ports } from '../ports.ts';
 import { Previews } from '../previews.ts';
@@ -36,7 +37,11 @@ export const base: Template = {
   env: { LANG: 'C.UTF-8' },
 };
 
-const catalog: TemplateCatalog = { find: (name) => (name === 'base' ? base : undefined), list: () => [base] };
+const catalog: TemplateCatalog = { find: (name) => (name === 'base' ? base : undefined), list: () => [base], byDigest: (digest) => (digest === base.digest ? base : undefined) };
+
+const naming: NamingTable = {
+  declaw: { hostname: ({ shortId }) => `sbx-${shortId}`, env: ({ shortId }) => ({ DECLAW_SANDBOX: 'true', DECLAW_SANDBOX_ID: `sbx-${shortId}` }) },
+};
 
 /** One server's core on a real database, whose machine is made of memory. `restart` is a new server on both. */
 export class Server {
@@ -75,7 +80,7 @@ export class Server {
 
   /** What the Superserve wire needs besides. */
   get superserve() {
-    const settings = { previews: 'legacy_public', origins: ['https://console.example'], addressRate: null, teamRate: null } as const;
+    const settings = { timeout: 'hard_cap', previews: 'legacy_public', origins: ['https://console.example'], addressRate: null, teamRate: null } as const;
     return { events: this.store.events, previews: this.previews, settings, keys: { accessTokens: this.store.deriveKey('access'), previewTokens: this.store.deriveKey('previews') } };
   }
 
@@ -94,6 +99,9 @@ export class Server {
   async [Symbol.asyncDispose](): Promise<void> {
     this.host.onProvision = async () => undefined;
     this.host.onDestroy = async () => undefined;
+    this.host.onCheckpoint = async () => undefined;
+    this.host.onSaved = async () => undefined;
+    this.host.onRestore = async () => undefined;
     await this.sandboxes.stop();
     this.processes.stop();
     await this.events.stop();
@@ -109,7 +117,7 @@ export class Server {
     const events = new EventLog({ store: store.events, clock });
     const tokens = new Tokens(store.deriveKey('sandbox tokens'));
     const slow = { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) };
-    const sandboxes = new Sandboxes({ store: slow, host, templates: catalog, clock, tokens, settings, events });
+    const sandboxes = new Sandboxes({ store: slow, host, templates: catalog, clock, tokens, settings, events, naming });
     this.networks = new Networks({ sandboxes, store: slow, host, clock, events, settings });
     this.store = store;
     this.events = events;
@@ -140,6 +148,7 @@ function delayed(store: SandboxStore, delay: () => Promise<void>): SandboxStore 
     list: slow(store.list),
     inStates: slow(store.inStates),
     transition: slow(store.transition),
+    transitionWith: slow(store.transitionWith),
     remove: slow(store.remove),
     purge: slow(store.purge),
   };
@@ -152,11 +161,9 @@ export function createInput(input: Partial<CreateSandbox> = {}): CreateSandbox {
     timeoutSeconds: 300,
     metadata: {},
     envs: {},
-    lifecycle: { onTimeout: 'kill', autoResume: false },
+    lifecycle: { onTimeout: 'kill', autoResume: false, maxLifetimeSeconds: null, autoDeleteSeconds: null },
     declared: {},
     defaultUser: 'user',
-    wireEnv: ({ shortId }) => ({ DECLAW_SANDBOX_ID: `sbx-${shortId}` }),
-    hostname: ({ shortId }) => `sbx-${shortId}`,
     ...input,
   };
 }

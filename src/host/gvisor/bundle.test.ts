@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bundleConfig, cpuQuota, hostMemoryLimit } from './bundle.ts';
+import { bundleConfig, cpuQuota, hostMemoryLimit, originOf } from './bundle.ts';
 
 test('a guest gets its processors, but never the whole machine', () => {
   assert.deepEqual(cpuQuota(2, 2), { quota: 17_000, period: 10_000 });
@@ -16,7 +16,8 @@ test('the host allows a guest its size again, at most 512 MiB more', () => {
 
 test('the bundle gives no raw network, no secrets and no writable host path', () => {
   const template = { id: 'tpl-x', name: 'x', digest: 'd', description: '', limits: { vcpus: 1, memoryMb: 512, diskMb: 1024, pids: 100 }, env: { LANG: 'C.UTF-8' }, rootfs: '/rootfs' };
-  const config = bundleConfig({ template, netns: 'ns', cgroup: '/c/g', agent: '/agent' }) as {
+  const input = { template, limits: template.limits, netns: 'ns', cgroup: '/c/g', agent: { path: '/agent', digest: 'a' } };
+  const config = bundleConfig(input) as {
     process: { env: string[]; capabilities: Record<string, string[]> };
     mounts: { type: string; options?: string[] }[];
     linux: { namespaces: { type: string; path?: string }[]; resources: { pids: { limit: number } } };
@@ -28,4 +29,11 @@ test('the bundle gives no raw network, no secrets and no writable host path', ()
   for (const mount of config.mounts.filter((each) => each.type === 'bind')) assert.ok(mount.options?.includes('ro'));
   assert.deepEqual(config.linux.namespaces.map((each) => each.type).sort(), ['ipc', 'mount', 'network', 'pid', 'uts']);
   assert.equal(config.linux.resources.pids.limit, 500);
+});
+
+test('a configuration says what its guest was made from', () => {
+  const template = { id: 'tpl-x', name: 'x', digest: 'd', description: '', limits: { vcpus: 1, memoryMb: 512, diskMb: 1024, pids: 100 }, env: {}, rootfs: '/rootfs' };
+  const config = bundleConfig({ template, limits: template.limits, netns: 'ns', cgroup: '/c/g', agent: { path: '/agent', digest: 'a' } });
+  assert.deepEqual(originOf(JSON.stringify(config)), { template: 'd', agent: 'a' });
+  assert.equal(originOf('{}'), null);
 });

@@ -1,14 +1,21 @@
 import { availableParallelism } from 'node:os';
+import type { Limits } from '../../core/template.ts';
+import type { Artefact } from '../artefacts.ts';
+import type { Origin } from '../runtime.ts';
 import type { InstalledTemplate } from '../templates.ts';
 
 export interface BundleInput {
   readonly template: InstalledTemplate;
+  readonly limits: Limits;
   readonly netns: string;
   /** Relative to each hierarchy's root, with a leading slash. */
   readonly cgroup: string;
-  /** Host path of the agent's binary. */
-  readonly agent: string;
+  readonly agent: Artefact;
 }
+
+/** Marks of ours in the configuration: it says what the guest was made from for as long as the guest lives. */
+const templateMark = 'dev.paddock.template';
+const agentMark = 'dev.paddock.agent';
 
 /** Where the agent appears inside every guest. */
 export const agentPath = '/.paddock/agent';
@@ -24,8 +31,7 @@ const capabilities = [
 ];
 
 /** The OCI configuration of a guest: https://github.com/opencontainers/runtime-spec/blob/main/config.md */
-export function bundleConfig({ template, netns, cgroup, agent }: BundleInput): object {
-  const { limits } = template;
+export function bundleConfig({ template, limits, netns, cgroup, agent }: BundleInput): object {
   return {
     ociVersion: '1.0.2',
     hostname: 'paddock',
@@ -48,8 +54,9 @@ export function bundleConfig({ template, netns, cgroup, agent }: BundleInput): o
       { destination: '/dev', type: 'tmpfs', source: 'tmpfs' },
       { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: ['mode=1777', `size=${Math.floor(limits.memoryMb / 4)}m`] },
       { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['ro'] },
-      { destination: agentPath, type: 'bind', source: agent, options: ['ro', 'rbind'] },
+      { destination: agentPath, type: 'bind', source: agent.path, options: ['ro', 'rbind'] },
     ],
+    annotations: { [templateMark]: template.digest, [agentMark]: agent.digest },
     linux: {
       cgroupsPath: cgroup,
       namespaces: [{ type: 'pid' }, { type: 'ipc' }, { type: 'uts' }, { type: 'mount' }, { type: 'network', path: `/run/netns/${netns}` }],
@@ -62,6 +69,14 @@ export function bundleConfig({ template, netns, cgroup, agent }: BundleInput): o
       },
     },
   };
+}
+
+/** What the guest of this configuration was made from; null when it does not say. */
+export function originOf(config: string): Origin | null {
+  const { annotations } = JSON.parse(config) as { annotations?: Record<string, string> };
+  const template = annotations?.[templateMark];
+  const agent = annotations?.[agentMark];
+  return template === undefined || agent === undefined ? null : { template, agent };
 }
 
 /**

@@ -1,107 +1,144 @@
 import { randomBytes } from 'node:crypto';
-import { spawn } from 'node:child_process';
-import { closeSync, constants, openSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { readFileSync, readdirSync, rmSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PaddockError } from '../../core/errors.ts';
 import type { GuestDeath } from '../../core/host.ts';
+import type { Limits } from '../../core/template.ts';
+import type { Artefact, Artefacts } from '../artefacts.ts';
 import { type Cgroup, type CgroupStats, type CgroupVersion, childCgroups, detectCgroupVersion, openCgroup } from '../cgroup.ts';
 import type { Instance } from '../instance.ts';
 import { bootId, isRunning, sendSignal, startTime } from '../process-table.ts';
-import type { Runtime, RuntimeHandle } from '../runtime.ts';
+import type { Origin, Runtime, RuntimeHandle, SavedGuest } from '../runtime.ts';
 import type { Slot } from '../slots.ts';
 import type { InstalledTemplate } from '../templates.ts';
-import { runTool } from '../tool.ts';
-import { bundleConfig, hostMemoryLimit } from './bundle.ts';
-
-export interface RunscBuild {
-  readonly path: string;
-  readonly sha256: string;
-  readonly version: string;
-}
-
-/**
- * runsc looks for this file to tell whether it is in the machine's own network namespace. Kernels from 6.13 on show it
- * in every namespace, and runsc then refuses to start; an empty file system over it, seen by runsc alone, helps.
- */
-const launcher = 'mount -t tmpfs -o size=4k,mode=0555 none /proc/sys/net && exec "$@"';
+import { bundleConfig, hostMemoryLimit, originOf } from './bundle.ts';
+import { type Deadline, Runsc, RunscError } from './command.ts';
+import { Standstill } from './standstill.ts';
 
 const startDeadlineMs = 30_000;
 
-/** gVisor through its `runsc` command. Guests are not children of the server: they live on when it ends. */
+/** gVisor through its `runsc` command and its guests' control sockets. Guests are not children of the server: they live on when it ends. */
 export class GvisorRuntime implements Runtime {
   readonly kind = 'gvisor';
   readonly build: string;
   readonly #instance: Instance;
-  readonly #runsc: RunscBuild;
-  readonly #agent: string;
-  readonly #flags: readonly string[];
+  readonly #artefacts: Artefacts;
+  readonly #builds = new Map<string, Promise<Runsc>>();
+  readonly #standstill: Standstill;
   readonly #cgroupVersion: CgroupVersion;
   readonly #bootId = bootId();
 
-  private constructor(instance: Instance, runsc: RunscBuild, agent: string, flags: readonly string[]) {
+  private constructor(instance: Instance, artefacts: Artefacts) {
     this.#instance = instance;
-    this.#runsc = runsc;
-    this.#agent = agent;
-    this.#flags = flags;
+    this.#artefacts = artefacts;
+    this.#standstill = new Standstill(instance.runscRoot, (build) => this.#runsc(build));
     this.#cgroupVersion = detectCgroupVersion();
-    this.build = runsc.sha256;
+    this.build = artefacts.runsc.digest;
   }
 
-  static async open(instance: Instance, runsc: RunscBuild, agent: string): Promise<GvisorRuntime> {
-    return new GvisorRuntime(instance, runsc, agent, await supportedFlags(runsc.path));
+  static async open(instance: Instance, artefacts: Artefacts): Promise<GvisorRuntime> {
+    const runtime = new GvisorRuntime(instance, artefacts);
+    await runtime.#runsc(runtime.build);
+    return runtime;
   }
 
-  async start(slot: Slot, template: InstalledTemplate, signal: AbortSignal): Promise<RuntimeHandle> {
+  start(slot: Slot, template: InstalledTemplate, signal: AbortSignal): Promise<RuntimeHandle> {
+    const { agent } = this.#artefacts;
+    return this.#make(slot, { build: this.build, agent, template, limits: template.limits }, ['run'], { signal, deadlineMs: startDeadlineMs });
+  }
+
+  async restore(slot: Slot, saved: SavedGuest, signal: AbortSignal): Promise<RuntimeHandle> {
+    this.assertRestorable(saved);
+    const { build, template, limits } = saved;
+    const agent = this.#artefacts.findAgent(saved.agent)!;
+    return this.#make(slot, { build, agent, template, limits }, ['restore', '--image-path', saved.dir], { signal, deadlineMs: restoreDeadline(limits) });
+  }
+
+  async #make(slot: Slot, from: { build: string; agent: Artefact; template: InstalledTemplate; limits: Limits }, [verb, ...options]: string[], deadline: Deadline): Promise<RuntimeHandle> {
+    const { signal } = deadline;
     signal.throwIfAborted();
     const container = `g${randomBytes(8).toString('hex')}`; // fixed length: no id is a prefix of another
-    const config = bundleConfig({ template, netns: slot.netns, cgroup: `/${this.#instance.cgroup}/${container}`, agent: this.#agent });
+    const config = bundleConfig({ ...from, netns: slot.netns, cgroup: `/${this.#instance.cgroup}/${container}` });
     await writeFile(join(slot.bundle, 'config.json'), JSON.stringify(config));
+    const memoryLimit = hostMemoryLimit(from.limits.memoryMb);
+    const launching = new AbortController();
     try {
-      await this.#launch(slot, ['run', '--detach', '--bundle', slot.bundle, '--pid-file', join(slot.dir, 'pid'), container], container, slot.disk.mount, signal);
+      const runsc = await this.#runsc(from.build);
+      if (verb === 'restore') this.#limitEarly(container, memoryLimit, launching.signal).catch(() => undefined); // set again below
+      await runsc.launch(slot, [verb!, '--detach', '--bundle', slot.bundle, '--pid-file', join(slot.dir, 'pid'), ...options, container], deadline);
+      this.#cgroup(container).limitMemory(memoryLimit);
       const pid = Number(await readFile(join(slot.dir, 'pid'), 'utf8'));
       const pidStart = startTime(pid);
       if (pidStart === null) throw new Error('the guest ended while it was starting');
-      this.#cgroup(container).limitMemory(hostMemoryLimit(template.limits.memoryMb));
-      return { runtime: this.kind, build: this.build, container, pid, pidStart, bootId: this.#bootId };
+      return { runtime: this.kind, build: from.build, container, pid, pidStart, bootId: this.#bootId };
     } catch (reason) {
       const evidence = slot.readConsole() || tail(readIfPresent(join(slot.dir, 'runsc.log')));
       await this.destroy(container);
       if (signal.aborted) throw signal.reason;
-      throw new Error(`runsc could not start a guest: ${evidence || (reason as Error).message}`, { cause: reason });
+      throw new Error(`runsc could not ${verb} a guest: ${evidence || (reason as Error).message}`, { cause: reason });
+    } finally {
+      launching.abort();
     }
   }
 
-  /** Runs one runsc command to its end; the guest keeps the console it was given. */
-  #launch(slot: Slot, command: readonly string[], container: string, overlay: string, signal: AbortSignal): Promise<void> {
-    const console = openSync(slot.console, constants.O_RDWR | constants.O_NONBLOCK);
-    const args = [
-      '--mount', '--propagation', 'slave', '--', '/bin/sh', '-c', launcher, 'runsc', this.#runsc.path,
-      '--root', this.#instance.runscRoot, '--network=sandbox', '--platform=systrap', `--overlay2=root:dir=${overlay}`,
-      '--log', join(slot.dir, 'runsc.log'), '--panic-log', join(slot.dir, 'panic.log'), ...this.#flags, ...command,
-    ];
-    return new Promise<void>((resolve, reject) => {
-      const child = spawn('unshare', args, { stdio: ['ignore', console, console], detached: true, env: { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin' } });
-      closeSync(console);
-      const stop = (): void => {
-        if (child.pid !== undefined) child.kill('SIGKILL');
-      };
-      const timer = setTimeout(stop, startDeadlineMs);
-      signal.addEventListener('abort', stop, { once: true });
-      const settle = (): void => {
-        clearTimeout(timer);
-        signal.removeEventListener('abort', stop);
-      };
-      child.on('error', (cause) => {
-        settle();
-        reject(new Error(`unshare could not be started for ${container}: ${cause.message}`, { cause }));
-      });
-      child.on('exit', (code, killedBy) => {
-        settle();
-        if (code === 0) resolve();
-        else reject(new Error(`runsc ${command[0]} ended with ${killedBy ?? `exit code ${code}`}`));
-      });
+  /**
+   * runsc limits a new guest to the size that the guest sees. A guest that is restored may need more already while its pages come in, so it
+   * gets the host's limit as soon as its process has been told its size.
+   */
+  async #limitEarly(container: string, bytes: number, launching: AbortSignal): Promise<void> {
+    const cgroup = this.#cgroup(container);
+    while (!launching.aborted) {
+      if (cgroup.pids().some((pid) => readIfPresent(`/proc/${pid}/cmdline`).includes('--total-memory'))) return cgroup.limitMemory(bytes);
+      await sleep(15);
+    }
+  }
+
+  origin(slot: Slot): Origin | null {
+    const config = readIfPresent(join(slot.bundle, 'config.json'));
+    return config === '' ? null : originOf(config);
+  }
+
+  pause(handle: RuntimeHandle): Promise<void> {
+    return this.#standstill.pause(handle);
+  }
+
+  resume(handle: RuntimeHandle): Promise<void> {
+    return this.#standstill.resume(handle);
+  }
+
+  mayBePaused(handle: RuntimeHandle): boolean {
+    return this.#standstill.mayBePaused(handle.container);
+  }
+
+  forgetPause(handle: RuntimeHandle): void {
+    this.#standstill.forgetPause(handle.container);
+  }
+
+  async save(handle: RuntimeHandle, dir: string, deadline: Deadline): Promise<void> {
+    const runsc = await this.#runsc(handle.build);
+    await runsc.save(handle.container, dir, deadline).catch((reason: unknown) => {
+      deadline.signal.throwIfAborted();
+      if (reason instanceof RunscError && reason.output !== '') throw new Error(reason.output, { cause: reason });
+      throw reason;
     });
+  }
+
+  assertRestorable({ build, agent }: Pick<SavedGuest, 'build' | 'agent'>): void {
+    const lacking = this.#artefacts.findRunsc(build) === null ? `the runsc build ${build}` : this.#artefacts.findAgent(agent) === null ? `the agent ${agent}` : null;
+    if (lacking !== null) throw new PaddockError('unprocessable', `This machine no longer has ${lacking} that the sandbox was saved with: put it back, and the sandbox can be restored.`);
+  }
+
+  #runsc(build: string): Promise<Runsc> {
+    const known = this.#builds.get(build);
+    if (known !== undefined) return known;
+    const found = this.#artefacts.findRunsc(build);
+    if (found === null) return Promise.reject(new PaddockError('unprocessable', `This machine no longer has the runsc build ${build}.`));
+    const opened = Runsc.open(found, this.#instance.runscRoot);
+    this.#builds.set(build, opened);
+    opened.catch(() => this.#builds.delete(build));
+    return opened;
   }
 
   isAlive(handle: RuntimeHandle): boolean {
@@ -164,18 +201,9 @@ export class GvisorRuntime implements Runtime {
   }
 }
 
-/** The flags we would like, where this build knows them. */
-async function supportedFlags(runsc: string): Promise<string[]> {
-  // `runsc flags` exits with an error status on some builds; its text is what counts.
-  const listed = await runTool('/bin/sh', ['-c', '"$0" flags 2>&1; true', runsc]);
-  const known = (name: string): boolean => new RegExp(`^\\s+-${name}\\b`, 'm').test(listed);
-  const wanted: [name: string, flag: string][] = [
-    ['net-disconnect-ok', '--net-disconnect-ok'],
-    ['cpu-num-from-quota', '--cpu-num-from-quota'],
-    ['host-uds', '--host-uds=none'],
-    ['host-fifo', '--host-fifo=none'],
-  ];
-  return wanted.filter(([name]) => known(name)).map(([, flag]) => flag);
+/** Pages come in at a GB a second here; a slow disk gives a tenth of that. */
+function restoreDeadline({ memoryMb, diskMb }: Limits): number {
+  return startDeadlineMs + (memoryMb + diskMb) * 10;
 }
 
 async function killAll(cgroup: Cgroup): Promise<void> {
@@ -193,7 +221,7 @@ function readIfPresent(file: string): string {
   try {
     return readFileSync(file, 'utf8');
   } catch (reason) {
-    if ((reason as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    if (['ENOENT', 'ESRCH'].includes((reason as NodeJS.ErrnoException).code ?? '')) return '';
     throw reason;
   }
 }

@@ -1,7 +1,8 @@
 import type { Kysely } from 'kysely';
 import { firstTables } from './001-first-tables.ts';
 import { networkLog } from './002-network-log.ts';
-import { namesAndPreviews } from './003-names-and-previews.ts';
+import { snapshots } from './003-snapshots.ts';
+import { namesAndPreviews } from './004-names-and-previews.ts';
 
 /** One step of the schema. Steps are never edited once released; a change is a new step. */
 export interface Migration {
@@ -11,4 +12,4 @@ export interface Migration {
   up(db: Kysely<any>): Promise<void>;
 }
 
-export const migrations: readonly Migration[] = [firstTables, networkLog, namesAndPreviews];
+export const migrations: readonly Migration[] = [firstTables, networkLog, snapshots, namesAndPreviews];

@@ -1,8 +1,8 @@
 import type { CreateSandbox } from '../../core/create-input.ts';
+import type { CreateFromSnapshot } from '../../core/forks.ts';
 import type { Lap } from '../../core/host.ts';
 import { PaddockError } from '../../core/errors.ts';
-import type { Declared } from '../../core/sandbox.ts';
-import { publicId } from './ids.ts';
+import type { Declared, Lifecycle } from '../../core/sandbox.ts';
 import { policyRequest } from './policy.ts';
 import type { CreateBodyType } from './schemas/sandboxes.ts';
 
@@ -27,13 +27,38 @@ export function createInput(body: CreateBodyType, received: Readonly<Record<stri
     timeoutSeconds: body.timeout ?? defaultTimeoutSeconds,
     metadata: body.metadata ?? {},
     envs: body.envs ?? {},
-    lifecycle: { onTimeout: body.lifecycle?.on_timeout ?? 'kill', autoResume: body.lifecycle?.auto_resume ?? false },
+    lifecycle: lifecycleOf(body.lifecycle),
     declared: declaredBy(received),
     policy: policyRequest(body),
     defaultUser: 'user',
-    wireEnv: (sandbox) => ({ DECLAW_SANDBOX: 'true', DECLAW_SANDBOX_ID: publicId(sandbox) }),
-    hostname: publicId,
     lap,
+  };
+}
+
+/**
+ * A create from a snapshot. The clients name a template in every create, so that one says nothing here; what a snapshot holds
+ * holds unless the request says otherwise.
+ */
+export function createFromInput(body: CreateBodyType, received: Readonly<Record<string, unknown>>, lap: Lap): CreateFromSnapshot {
+  const { timeoutSeconds, metadata, envs, lifecycle, declared, policy } = createInput(body, received, lap);
+  return {
+    wire: 'declaw',
+    metadata,
+    envs,
+    lap,
+    ...(body.timeout === undefined ? {} : { timeoutSeconds }),
+    ...(body.lifecycle === undefined ? {} : { lifecycle }),
+    ...(policy === undefined || (body.network === undefined && body.security === undefined) ? {} : { policy, declared }),
+  };
+}
+
+/** The last two are not in the contract: what people who pause by themselves ask for next. */
+export function lifecycleOf(lifecycle: CreateBodyType['lifecycle']): Lifecycle {
+  return {
+    onTimeout: lifecycle?.on_timeout ?? 'kill',
+    autoResume: lifecycle?.auto_resume ?? false,
+    maxLifetimeSeconds: lifecycle?.max_lifetime_seconds ?? null,
+    autoDeleteSeconds: lifecycle?.auto_delete_seconds ?? null,
   };
 }
 

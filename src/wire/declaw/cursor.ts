@@ -1,11 +1,11 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { PaddockError } from '../../core/errors.ts';
-import { parseSandboxId, type SandboxId } from '../../core/ids.ts';
+import { parseSandboxId } from '../../core/ids.ts';
 
 /** Where a page ended: the last item that was shown. */
-export interface Position {
+export interface Position<Id extends string> {
   readonly createdAt: number;
-  readonly id: SandboxId;
+  readonly id: Id;
 }
 
 const idBytes = 16;
@@ -23,7 +23,7 @@ export class Cursors {
     this.#key = key;
   }
 
-  write(position: Position): string {
+  write(position: Position<string>): string {
     const plain = Buffer.alloc(timeBytes + idBytes);
     plain.writeDoubleBE(position.createdAt);
     plain.write(position.id.replaceAll('-', ''), timeBytes, 'hex');
@@ -31,7 +31,7 @@ export class Cursors {
   }
 
   /** @throws PaddockError `invalid_argument` for a token that this server has not written. */
-  read(token: string): Position {
+  read<Id extends string>(token: string): Position<Id> {
     const bytes = Buffer.from(token, 'base64url');
     const plain = bytes.subarray(0, timeBytes + idBytes);
     const seal = bytes.subarray(timeBytes + idBytes);
@@ -41,7 +41,7 @@ export class Cursors {
     if (id === null || seal.length !== sealBytes || bytes.toString('base64url') !== token || !timingSafeEqual(seal, this.#seal(plain))) {
       throw new PaddockError('invalid_argument', 'next_token is not a cursor of this server: pass on the next_token of the page before, unchanged.', { field: 'next_token' });
     }
-    return { createdAt: plain.readDoubleBE(0), id };
+    return { createdAt: plain.readDoubleBE(0), id: id as string as Id };
   }
 
   #seal(plain: Buffer): Buffer {

@@ -1,5 +1,5 @@
 import { PaddockError } from '../../core/errors.ts';
-import { parseSandboxId, parseShortId, type SandboxRef } from '../../core/ids.ts';
+import { parseSandboxId, parseShortId, parseSnapshotId, type SandboxRef, type SnapshotId } from '../../core/ids.ts';
 import type { Sandbox } from '../../core/sandbox.ts';
 
 const prefix = 'sbx-';
@@ -20,6 +20,20 @@ export function parsePublicId(text: string): SandboxRef {
   const id = parseSandboxId(text);
   if (id !== null) return { id };
   throw sandboxNotFound(text);
+}
+
+const snapshotPrefix = 'snap-';
+
+/** How this wire names a snapshot: `snap-` and its UUID. */
+export function snapshotName(id: SnapshotId): string {
+  return snapshotPrefix + id;
+}
+
+/** @throws PaddockError `not_found` for what names no snapshot. */
+export function parseSnapshotName(text: string): SnapshotId {
+  const id = parseSnapshotId(text.startsWith(snapshotPrefix) ? text.slice(snapshotPrefix.length) : text);
+  if (id === null) throw new PaddockError('not_found', `Snapshot ${text.slice(0, 128)} not found`);
+  return id;
 }
 
 export function sandboxNotFound(text: string): PaddockError {

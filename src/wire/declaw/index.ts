@@ -14,6 +14,7 @@ import { fileRoutes } from './routes/files.ts';
 import { networkRoutes } from './routes/network.ts';
 import { ptyRoutes } from './routes/pty.ts';
 import { sandboxRoutes } from './routes/sandboxes.ts';
+import { snapshotRoutes } from './routes/snapshots.ts';
 import { stdioRoutes } from './routes/stdio.ts';
 import { templateRoutes } from './routes/templates.ts';
 import { unavailableRoutes } from './routes/unavailable.ts';
@@ -49,6 +50,7 @@ export async function declawWire(instance: FastifyInstance, given: DeclawDepende
   readBodiesAsJson(app);
 
   sandboxRoutes(app, deps);
+  snapshotRoutes(app, deps);
   commandRoutes(app, deps);
   stdioRoutes(app, deps);
   ptyRoutes(app, deps);

@@ -69,7 +69,7 @@ function parseMetadata(query: RawQuery): Record<string, string> {
   return Object.fromEntries(filters);
 }
 
-function parseCount(name: string, text: string | undefined, least: number, most: number): number | undefined {
+export function parseCount(name: string, text: string | undefined, least: number, most: number): number | undefined {
   if (text === undefined || text === '') return undefined;
   const value = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
   if (!(value >= least && value <= most)) throw new PaddockError('invalid_argument', `${name} must be a whole number from ${least} to ${most}, but is "${text.slice(0, 40)}".`, { field: name });

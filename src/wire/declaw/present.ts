@@ -1,9 +1,10 @@
 import type { GuestUsage } from '../../core/host.ts';
 import type { Sandbox, SandboxState } from '../../core/sandbox.ts';
+import type { Snapshot } from '../../core/snapshot.ts';
 import type { Template } from '../../core/template.ts';
 import type { Tokens } from '../../core/tokens.ts';
 import { maskEnvs } from '../../core/policy.ts';
-import { publicId } from './ids.ts';
+import { publicId, snapshotName } from './ids.ts';
 import { readSecurity } from './policy.ts';
 
 /** Port of the process in the sandbox that answers for it; the clients only keep it. */
@@ -77,6 +78,23 @@ export class Presenter {
   /** The same with what the sandbox may use, as GET shows it. */
   sandboxWithResources(sandbox: Sandbox): object {
     return { ...this.sandbox(sandbox), resources: { vcpus: sandbox.limits.vcpus, memory_mb: sandbox.limits.memoryMb, disk_mb: sandbox.limits.diskMb } };
+  }
+
+  /** The snapshot object (contract, section 2.2); it names its sandbox by whichever id its reader has. */
+  snapshot(snapshot: Snapshot, sandboxName: string): object {
+    const { checkpoint } = snapshot;
+    return {
+      snapshot_id: snapshotName(snapshot.id),
+      sandbox_id: sandboxName,
+      source: snapshot.source,
+      // Keys of a store that clients have no access to.
+      mem_blob_key: checkpoint?.id ?? '',
+      vmstate_blob_key: checkpoint?.id ?? '',
+      mem_size_bytes: checkpoint?.memoryBytes ?? 0,
+      size_bytes: checkpoint?.bytes ?? 0,
+      pause_duration_ms: checkpoint?.pausedForMs ?? 0,
+      created_at: timestamp(snapshot.createdAt),
+    };
   }
 
   usage(sample: GuestUsage): object {

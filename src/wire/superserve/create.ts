@@ -1,9 +1,13 @@
-import { Type } from 'typebox';
+import { Type, type Static } from 'typebox';
 import type { CreateSandbox } from '../../core/create-input.ts';
+import type { CreateFromSnapshot } from '../../core/forks.ts';
 import type { Lap } from '../../core/host.ts';
-import { ruleTexts } from '../../core/network/rules.ts';
+import type { SnapshotId } from '../../core/ids.ts';
+import { ruleTexts, type NetworkPolicy } from '../../core/network/rules.ts';
+import type { PolicyRequest } from '../../core/policy.ts';
+import type { EnforcedPolicy, Lifecycle } from '../../core/sandbox.ts';
 import type { TemplateCatalog } from '../../core/template.ts';
-import { bodyReader, optional, strict, StringMap } from './body.ts';
+import { bodyReader, optional, strict, StringMap, type Present } from './body.ts';
 import { badRequest, SuperserveError } from './errors.ts';
 import { isUuid, templateUuid } from './ids.ts';
 import { assertAutoDeleteSeconds, assertEnvVars, assertMetadata, assertName, assertSecretBindings, assertTimeoutSeconds } from './limits.ts';
@@ -30,45 +34,89 @@ const readBody = bodyReader(CreateBody, {
 
 export const defaultTemplate = 'superserve/base';
 
+/** A checked create. */
+export interface CreateRequest {
+  readonly name: string;
+  readonly body: Present<Static<typeof CreateBody>>;
+  readonly network: NetworkPolicy | null;
+  readonly previews: 'public' | 'private' | undefined;
+  readonly snapshotId: SnapshotId | null;
+}
+
 /**
- * `POST /sandboxes` in the words of the core. The order of the checks is the contract's (section 4.2): the first failure is what is told.
+ * Checks the body of `POST /sandboxes`. The order is the contract's (section 4.2): the first failure is what is told.
  *
  * @throws PaddockError or SuperserveError naming field and limit.
  */
-export function createInput(received: unknown, catalog: TemplateCatalog, settings: SuperserveSettings, lap: Lap): CreateSandbox {
+export function readCreate(received: unknown): CreateRequest {
   const body = readBody(received);
   const name = assertName(body.name);
   if (body.timeout_seconds !== undefined) assertTimeoutSeconds(body.timeout_seconds);
   if (body.auto_delete_seconds !== undefined) assertAutoDeleteSeconds(body.auto_delete_seconds);
-  const network = readNetwork(body.network ?? {});
-  const metadata = body.metadata ?? {};
-  assertMetadata(metadata);
-  const envVars = body.env_vars ?? {};
-  assertEnvVars(envVars);
-  const previews = readPreviewAccess(body.preview_access) ?? settings.previews;
-  const secrets = body.secrets ?? {};
-  assertSecretBindings(secrets, envVars);
+  const network = body.network === undefined ? null : readNetwork(body.network);
+  assertMetadata(body.metadata ?? {});
+  assertEnvVars(body.env_vars ?? {});
+  const previews = readPreviewAccess(body.preview_access);
+  assertSecretBindings(body.secrets ?? {}, body.env_vars ?? {});
   if (body.from_template !== undefined && body.from_snapshot !== undefined) throw badRequest('from_template', 'and from_snapshot exclude each other: give one of them');
   if (body.from_snapshot !== undefined && !isUuid(body.from_snapshot)) throw badRequest('from_snapshot', `must be a lowercase UUID, but is "${body.from_snapshot.slice(0, 80)}"`);
-  const [secret] = Object.values(secrets);
+  const [secret] = Object.values(body.secrets ?? {});
   if (secret !== undefined) throw new SuperserveError(400, 'secret_not_found', `there is no secret "${secret.slice(0, 128)}"; this version of Paddock has none yet`);
-  if (body.from_snapshot !== undefined) throw new SuperserveError(404, 'snapshot_not_found', `there is no snapshot ${body.from_snapshot}`);
-  const { allow: allowOut, deny: denyOut } = ruleTexts(network);
+  return { name, body, network, previews, snapshotId: (body.from_snapshot as SnapshotId | undefined) ?? null };
+}
+
+/** A create from a template in the words of the core. */
+export function createInput({ name, body, network, previews }: CreateRequest, catalog: TemplateCatalog, settings: SuperserveSettings, lap: Lap): CreateSandbox {
   return {
     wire: 'superserve',
     name,
     templateName: templateNameOf(body.from_template, catalog),
-    timeoutSeconds: body.timeout_seconds ?? 0,
-    metadata,
-    envs: envVars,
-    lifecycle: { onTimeout: 'kill', autoResume: false },
+    timeoutSeconds: settings.timeout === 'auto_pause' ? (body.timeout_seconds ?? 0) : 0,
+    metadata: body.metadata ?? {},
+    envs: body.env_vars ?? {},
+    lifecycle: lifecycleOf(body, settings),
     declared: {},
-    policy: { network: { allowOut, denyOut }, previews },
+    policy: { network: network === null ? {} : rulesOf(network), previews: previews ?? settings.previews },
     defaultUser: 'root',
-    wireEnv: () => ({}),
-    hostname: ({ id }) => `sandbox-${id.slice(0, 8)}`,
     lap,
   };
+}
+
+/** The same from a snapshot: what is not given is as it was there. */
+export function createFromSnapshot({ name, body, network, previews }: CreateRequest, captured: EnforcedPolicy, settings: SuperserveSettings, lap: Lap): CreateFromSnapshot {
+  const { timeout_seconds: timeout, auto_delete_seconds: autoDelete } = body;
+  const timed = timeout !== undefined || autoDelete !== undefined;
+  const policy: PolicyRequest = {
+    network: { ...rulesOf(network ?? captured.network), allowPublicTraffic: captured.allowPublicTraffic, ...(captured.maskRequestHost === null ? {} : { maskRequestHost: captured.maskRequestHost }) },
+    security: { audit: { enabled: captured.audit } },
+    previews: previews ?? settings.previews,
+  };
+  return {
+    wire: 'superserve',
+    name,
+    metadata: body.metadata ?? {},
+    envs: body.env_vars ?? {},
+    policy,
+    declared: {},
+    ...(timeout === undefined || settings.timeout === 'hard_cap' ? {} : { timeoutSeconds: timeout }),
+    ...(timed ? { lifecycle: lifecycleOf(body, settings) } : {}),
+    lap,
+  };
+}
+
+/** Whatever `timeout_seconds` means, a period that is over ends in a pause: nothing else of this wire gives one. */
+function lifecycleOf(body: { readonly timeout_seconds?: number | undefined; readonly auto_delete_seconds?: number | undefined }, settings: SuperserveSettings): Lifecycle {
+  return {
+    onTimeout: 'pause',
+    autoResume: false,
+    maxLifetimeSeconds: settings.timeout === 'hard_cap' ? (body.timeout_seconds ?? null) : null,
+    autoDeleteSeconds: body.auto_delete_seconds ?? null,
+  };
+}
+
+function rulesOf(network: NetworkPolicy): { readonly allowOut: readonly string[]; readonly denyOut: readonly string[] } {
+  const { allow, deny } = ruleTexts(network);
+  return { allowOut: allow, denyOut: deny };
 }
 
 export function readPreviewAccess(text: string | undefined): 'public' | 'private' | undefined {

@@ -45,6 +45,9 @@ const table: Readonly<Record<ErrorCode, readonly [status: number, code: string]>
   no_space: [507, 'sandbox_storage_full'],
 });
 
+/** Reasons of the core that this wire has a code of its own for. */
+const reasonsThatAreCodes: ReadonlySet<string> = new Set(['snapshot_not_ready', 'too_many_snapshots', 'too_many_snapshots_in_flight']);
+
 /** What the table says for the errors of fastify and node:http, which have a status but no code of ours. */
 const codeByStatus: Readonly<Record<number, ErrorCode>> = Object.freeze({ 404: 'not_found', 408: 'deadline_exceeded', 413: 'too_large' });
 
@@ -61,7 +64,8 @@ export function answerTo(reason: unknown, requestId: string): ErrorAnswer {
     return { status: reason.status, headers: reason.headers, body: { error: { ...reason.extra, code: reason.code, message: reason.message } } };
   }
   const error = recognise(reason);
-  const [status, code] = table[error.code];
+  const [status, usual] = table[error.code];
+  const code = reasonsThatAreCodes.has(error.detail.reason ?? '') ? error.detail.reason! : usual;
   const headers: Record<string, string> = {};
   const retryAfter = error.detail.retryAfterSeconds ?? (status === 429 ? 1 : status === 502 ? 2 : undefined);
   if (retryAfter !== undefined) headers['retry-after'] = String(Math.ceil(retryAfter));

@@ -18,6 +18,7 @@ import { lifecycleRoutes } from './routes/lifecycle.ts';
 import { observeRoutes } from './routes/observe.ts';
 import { previewRoutes } from './routes/previews.ts';
 import { sandboxRoutes } from './routes/sandboxes.ts';
+import { snapshotRoutes } from './routes/snapshots.ts';
 import { templateRoutes } from './routes/templates.ts';
 import { unavailableRoutes } from './routes/unavailable.ts';
 import { agentPrefix, controlPrefix, Routing, type AgentTarget } from './routing.ts';
@@ -89,6 +90,7 @@ export class SuperserveWire {
       readBodiesAsJson(scope, { malformed, advice: tooLargeAdvice });
       sandboxRoutes(scope, deps);
       lifecycleRoutes(scope, deps);
+      snapshotRoutes(scope, deps);
       previewRoutes(scope, deps);
       observeRoutes(scope, deps);
       templateRoutes(scope, deps);

@@ -1,4 +1,5 @@
 import type { Sandbox } from '../../core/sandbox.ts';
+import { isReady, type Snapshot } from '../../core/snapshot.ts';
 import type { Template } from '../../core/template.ts';
 import { templateUuid } from './ids.ts';
 import { presentNetwork } from './network-rules.ts';
@@ -11,6 +12,7 @@ export function timestamp(milliseconds: number): string {
 
 /** The sandbox object (contract, section 4.1), without a token: lists never have one. */
 export function presentSandbox(sandbox: Sandbox): Record<string, unknown> {
+  const timeout = sandbox.lifecycle.maxLifetimeSeconds ?? sandbox.timeoutSeconds;
   const network = presentNetwork(sandbox.policy.network);
   const failed = statusOf(sandbox) === 'failed' && sandbox.end !== null;
   return {
@@ -22,10 +24,31 @@ export function presentSandbox(sandbox: Sandbox): Record<string, unknown> {
     created_at: timestamp(sandbox.createdAt),
     metadata: sandbox.metadata,
     preview_access: sandbox.policy.previews,
-    ...(sandbox.timeoutSeconds === 0 ? {} : { timeout_seconds: sandbox.timeoutSeconds }),
+    ...(timeout === 0 ? {} : { timeout_seconds: timeout }),
+    ...(sandbox.lifecycle.autoDeleteSeconds === null ? {} : { auto_delete_seconds: sandbox.lifecycle.autoDeleteSeconds }),
+    ...(sandbox.autoDeleteAt === null ? {} : { auto_delete_at: timestamp(sandbox.autoDeleteAt) }),
+    ...(sandbox.snapshotId === null ? {} : { snapshot_id: sandbox.snapshotId }),
+    ...(sandbox.sourceSnapshotId === null ? {} : { source_snapshot_id: sandbox.sourceSnapshotId }),
     ...(network === null ? {} : { network }),
     // Not in the contract; clients ignore it, people ask for it: why a sandbox failed.
     ...(failed ? { failure_reason: sandbox.end.reason, failure_detail: sandbox.end.detail } : {}),
+  };
+}
+
+/** The snapshot object (contract, section 4.11). */
+export function presentSnapshot(snapshot: Snapshot): Record<string, unknown> {
+  const { captured, checkpoint, readyAt } = snapshot;
+  return {
+    id: snapshot.id,
+    sandbox_id: snapshot.sandboxId,
+    template_id: templateUuid(captured.template.name),
+    kind: 'mem+fs',
+    status: isReady(snapshot) ? 'ready' : 'creating',
+    ...(snapshot.name === null ? {} : { name: snapshot.name }),
+    size_bytes: checkpoint?.bytes ?? 0,
+    resources: { vcpu_count: captured.limits.vcpus, memory_mib: captured.limits.memoryMb, disk_mib: captured.limits.diskMb },
+    created_at: timestamp(snapshot.createdAt),
+    ...(readyAt === null ? {} : { ready_at: timestamp(readyAt) }),
   };
 }
 

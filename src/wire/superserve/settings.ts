@@ -6,6 +6,8 @@ export interface Rate {
 
 /** What an operator can choose about this wire. */
 export interface SuperserveSettings {
+  /** What `timeout_seconds` means (contract, section 9.3). */
+  readonly timeout: 'hard_cap' | 'auto_pause';
   /** What a create without `preview_access` gets. */
   readonly previews: 'legacy_public' | 'public';
   /** Origins of web pages that may use the data plane. */

@@ -10,6 +10,7 @@ const ofLiving: Readonly<Partial<Record<SandboxState, Status>>> = Object.freeze(
 const ofEnd: Readonly<Record<EndReason, Status>> = Object.freeze({
   killed: 'deleted',
   timeout: 'deleted',
+  auto_deleted: 'deleted',
   host_rebooted: 'failed',
   out_of_memory: 'failed',
   runtime_crashed: 'failed',

@@ -3,9 +3,9 @@ import { PaddockError } from '../../../core/errors.ts';
 import type { Principal } from '../../../core/principal.ts';
 import { callerSignal } from '../../caller.ts';
 import { ServerTiming } from '../../server-timing.ts';
-import { createInput, defaultTimeoutSeconds } from '../create.ts';
+import { createFromInput, createInput, defaultTimeoutSeconds } from '../create.ts';
 import type { RouteDependencies, Scope } from '../dependencies.ts';
-import { parsePublicId, sandboxNotFound } from '../ids.ts';
+import { parsePublicId, parseSnapshotName, sandboxNotFound } from '../ids.ts';
 import { parseListQuery, type RawQuery } from '../list-query.ts';
 import { createWithoutNulls } from '../nulls.ts';
 import { AsyncQuery, SandboxParams } from '../schemas/common.ts';
@@ -33,7 +33,11 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
       assertSession(request.body.timeout ?? defaultTimeoutSeconds, maxTimeoutSeconds);
       const timing = new ServerTiming();
       const created = await idempotency.once(request.principal.teamId, typeof key === 'string' ? key : undefined, request.received, async () => {
-        const sandbox = await sandboxes.create(request.principal, createInput(request.body, request.received, timing.lap), callerSignal(reply));
+        const { snapshot_id: from } = request.body;
+        const sandbox =
+          from === undefined
+            ? await sandboxes.create(request.principal, createInput(request.body, request.received, timing.lap), callerSignal(reply))
+            : await sandboxes.forks.createFrom(request.principal, parseSnapshotName(from), createFromInput(request.body, request.received, timing.lap), callerSignal(reply));
         // A client that is gone by now has never heard of it, unless it asks for the same one again by its key.
         reply.raw.once('close', () => {
           if (key === undefined && !reply.raw.writableFinished) sandboxes.killLater(request.principal, { id: sandbox.id }).catch(() => {}); // it has ended already

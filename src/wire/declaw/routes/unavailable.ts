@@ -7,11 +7,6 @@ import type { Scope } from '../dependencies.ts';
  * the SDKs, and a 404 would say that the sandbox is missing.
  */
 const unavailable: readonly (readonly [what: string, methods: readonly HTTPMethods[], paths: readonly string[]])[] = [
-  ['Pausing and resuming sandboxes', ['POST'], ['/sandboxes/:id/pause', '/sandboxes/:id/resume']],
-  ['Snapshots of sandboxes', ['GET', 'POST'], ['/sandboxes/:id/snapshots']],
-  ['Snapshots of sandboxes', ['POST'], ['/sandboxes/:id/snapshot', '/sandboxes/:id/restore']],
-  ['Snapshots of sandboxes', ['DELETE'], ['/sandboxes/:id/snapshots/:snapshotId']],
-  ['Snapshots of sandboxes', ['GET'], ['/snapshots']],
   ['Volumes', ['POST'], ['/sandboxes/:id/volumes/:volumeId/commit', '/sandboxes/:id/volumes/snapshot']],
   ['Volumes', ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'], ['/volumes', '/volumes/*']],
   ['Building templates', ['POST'], ['/templates/build', '/templates/:templateId/rebuild']],

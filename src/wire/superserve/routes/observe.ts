@@ -35,6 +35,7 @@ export function observeRoutes(app: Scope, { networks, events, files, sandboxes }
     const path = readPath(single(request.query as RawQuery, 'path') || '/');
     const ref = parseId(request.params.id);
     const signal = callerSignal(reply);
+    await sandboxes.activate(request.principal, ref);
     try {
       const { entries } = await files.list(request.principal, ref, path, undefined, 1, signal);
       return {

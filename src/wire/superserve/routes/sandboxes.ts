@@ -1,11 +1,16 @@
 import { Type } from 'typebox';
+import type { Lap } from '../../../core/host.ts';
+import type { SnapshotId } from '../../../core/ids.ts';
+import type { Principal } from '../../../core/principal.ts';
 import type { Sandbox } from '../../../core/sandbox.ts';
+import type { SandboxUpdate } from '../../../core/sandboxes.ts';
 import { PaddockError } from '../../../core/errors.ts';
 import { ruleTexts } from '../../../core/network/rules.ts';
 import { goneError } from '../../../core/ended.ts';
 import { ServerTiming } from '../../server-timing.ts';
 import { bodyReader, malformed, strict } from '../body.ts';
-import { createInput, readPreviewAccess } from '../create.ts';
+import { createFromSnapshot, createInput, readCreate, readPreviewAccess, type CreateRequest } from '../create.ts';
+import { SuperserveError } from '../errors.ts';
 import type { RouteDependencies, Scope } from '../dependencies.ts';
 import { parseId } from '../ids.ts';
 import { assertAutoDeleteSeconds, assertMetadata, assertTimeoutSeconds } from '../limits.ts';
@@ -35,8 +40,12 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
 
   app.post('/sandboxes', async (request, reply) => {
     const timing = new ServerTiming();
+    const asked = readCreate(request.body);
     // Not the caller's signal: a create whose client has left goes on, and is found by its name.
-    const sandbox = await sandboxes.create(request.principal, createInput(request.body, templates, settings, timing.lap), stopping.expired);
+    const sandbox =
+      asked.snapshotId === null
+        ? await sandboxes.create(request.principal, createInput(asked, templates, settings, timing.lap), stopping.expired)
+        : await fromSnapshot(request.principal, asked, asked.snapshotId, timing.lap);
     return reply.code(201).header('server-timing', timing.header).send(withToken(sandbox));
   });
 
@@ -71,22 +80,40 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
       await networks.replace(request.principal, ref, { network, declare: (before) => (before.network === undefined ? before : { ...before, network: { ...(before.network as object), allow_out: allow, deny_out: deny } }) });
     }
     if (previews !== undefined) await networks.setPreviews(request.principal, ref, previews);
-    if (Object.keys(changes).length > 0) throw new PaddockError('unprocessable', `${Object.keys(changes).join(', ')}: cannot be changed in this version of Paddock`);
+    if (Object.keys(changes).length > 0) await sandboxes.update(request.principal, ref, updateOf(changes));
     return reply.code(204).send();
   });
+
+  async function fromSnapshot(principal: Principal, asked: CreateRequest, id: SnapshotId, lap: Lap): Promise<Sandbox> {
+    try {
+      const { captured } = await sandboxes.snapshots.get(principal, id);
+      return await sandboxes.forks.createFrom(principal, id, createFromSnapshot(asked, captured.policy, settings, lap), stopping.expired);
+    } catch (error) {
+      if (PaddockError.from(error).code !== 'not_found') throw error;
+      throw new SuperserveError(404, 'snapshot_not_found', `there is no snapshot ${id}; it may have been deleted`, { cause: error });
+    }
+  }
+
+  function updateOf({ metadata, timeoutSeconds, autoDeleteSeconds }: Changes): SandboxUpdate {
+    return {
+      ...(metadata === undefined ? {} : { metadata }),
+      ...(timeoutSeconds === undefined ? {} : settings.timeout === 'hard_cap' ? { maxLifetimeSeconds: timeoutSeconds } : { timeoutSeconds: timeoutSeconds ?? 0 }),
+      ...(autoDeleteSeconds === undefined ? {} : { autoDeleteSeconds }),
+    };
+  }
 
   function withToken(sandbox: Sandbox): object {
     return { ...presentSandbox(sandbox), access_token: tokens.issue(sandbox.id) };
   }
 
   /** One that has been deleted is not found on this wire. */
-  async function existing(principal: Parameters<typeof sandboxes.get>[0], id: string): Promise<Sandbox> {
+  async function existing(principal: Principal, id: string): Promise<Sandbox> {
     const sandbox = await sandboxes.get(principal, parseId(id));
     if (statusOf(sandbox) === 'deleted') throw notFound(id);
     return sandbox;
   }
 
-  async function list(principal: Parameters<typeof sandboxes.list>[0], { query, limit, offset }: Listing): Promise<{ readonly items: readonly Sandbox[]; readonly total: number }> {
+  async function list(principal: Principal, { query, limit, offset }: Listing): Promise<{ readonly items: readonly Sandbox[]; readonly total: number }> {
     if (limit !== null) return sandboxes.list(principal, { ...query, limit, offset });
     const items: Sandbox[] = [];
     for (;;) {

@@ -4,9 +4,6 @@ import { notAvailable } from '../errors.ts';
 
 /** Endpoints of the contract that this version does not have yet, told after authentication. */
 const unavailable: readonly (readonly [what: string, methods: readonly HTTPMethods[], paths: readonly string[]])[] = [
-  ['Snapshots of sandboxes', ['POST'], ['/sandboxes/:id/snapshot']],
-  ['Snapshots of sandboxes', ['GET'], ['/sandboxes/:id/snapshots']],
-  ['Snapshots of sandboxes', ['GET', 'PATCH', 'DELETE'], ['/snapshots/:snapshotId']],
   ['Building templates', ['POST'], ['/templates']],
   ['Building templates', ['GET', 'POST'], ['/templates/:templateId/builds']],
   ['Building templates', ['GET', 'DELETE'], ['/templates/:templateId/builds/:buildId']],

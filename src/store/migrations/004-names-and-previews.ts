@@ -1,7 +1,7 @@
 import type { Migration } from './index.ts';
 
 export const namesAndPreviews: Migration = {
-  version: 3,
+  version: 4,
   name: 'names and previews',
   async up(db) {
     await db.schema.alterTable('sandboxes').addColumn('name', 'text', (c) => c.notNull().defaultTo('')).execute();

@@ -1,0 +1,170 @@
+import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PaddockError } from '../core/errors.ts';
+import type { RestoreSpec } from '../core/host.ts';
+import type { Egress } from '../core/network/egress.ts';
+import { readAll } from './agent/answer.ts';
+import { AgentClient } from './agent/client.ts';
+import type { Checkpoints } from './checkpoints.ts';
+import type { Guests, WaitingGuest } from './guests.ts';
+import type { KeptGuest } from './kept.ts';
+import type { Manifest } from './manifest.ts';
+import type { Room } from './room.ts';
+import type { Runtime } from './runtime.ts';
+import { restorableProtocol } from './saving.ts';
+import type { Slots } from './slots.ts';
+import type { InstalledTemplate, InstalledTemplates } from './templates.ts';
+
+/** A guest with its identity, ready for commands. */
+export type RestoredGuest = Omit<WaitingGuest, 'template'>;
+
+export interface RestoringParts {
+  readonly runtime: Runtime;
+  readonly checkpoints: Checkpoints;
+  readonly templates: InstalledTemplates;
+  readonly slots: Slots;
+  readonly guests: Guests;
+  readonly room: Room;
+  readonly egress: Egress;
+}
+
+const listenWithinMs = 20_000;
+
+/** Makes guests go on: from disk, or those that were kept in memory. On failure nothing of the guest is left. */
+export class Restoring {
+  readonly #parts: RestoringParts;
+
+  constructor(parts: RestoringParts) {
+    this.#parts = parts;
+  }
+
+  /** Wakes a guest that was kept. On failure it is ended, and the checkpoint is still there. */
+  async wake(kept: KeptGuest, spec: RestoreSpec, signal: AbortSignal): Promise<RestoredGuest> {
+    const { runtime } = this.#parts;
+    const { slot, handle } = kept;
+    const client = this.#connect(slot.address, spec, handle);
+    const guest = { slot, handle, client };
+    try {
+      await this.#admit(guest, spec);
+      runtime.thaw(handle.container);
+      await runtime.resume(handle);
+      spec.lap?.('kept');
+      await this.#identify(guest, spec, signal);
+      return guest;
+    } catch (reason) {
+      await this.#abandon(guest);
+      throw reason;
+    }
+  }
+
+  async fromDisk(spec: RestoreSpec, signal: AbortSignal): Promise<RestoredGuest> {
+    const { checkpoints, guests, room } = this.#parts;
+    const { dir, manifest } = await checkpoints.open(spec.checkpoint.id);
+    const template = this.#assertRestorable(manifest);
+    using _memory = await room.reserve(manifest.ref.memoryBytes);
+    using _turn = await guests.boots.enter(signal);
+    // Beside the restore, which takes longer: a guest from damaged files gets no identity, and is ended.
+    const intact = checkpoints.verify(manifest);
+    intact.catch(() => {});
+    const guest = await this.#load(spec, { dir, template, build: manifest.ref.build, agent: manifest.ref.agent }, signal).catch(async (reason: unknown) => {
+      // Damage explains whatever else went wrong.
+      await untilAborted(intact, signal);
+      throw reason;
+    });
+    try {
+      await untilAborted(intact, signal);
+      await this.#identify(guest, spec, signal);
+      return guest;
+    } catch (reason) {
+      await this.#abandon(guest);
+      throw reason;
+    }
+  }
+
+  async #load(spec: RestoreSpec, saved: { dir: string; template: InstalledTemplate; build: string; agent: string }, signal: AbortSignal): Promise<RestoredGuest> {
+    const { runtime, slots, egress } = this.#parts;
+    const slot = await slots.claim(spec.limits.diskMb, signal);
+    spec.lap?.('slot');
+    let handle;
+    try {
+      await egress.admit({ sandboxId: spec.identity.sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
+      spec.lap?.('egress');
+      handle = await runtime.restore(slot, { ...saved, limits: spec.limits }, signal);
+      spec.lap?.('restore');
+    } catch (reason) {
+      await egress.expel(slot.address);
+      await slots.release(slot);
+      if (signal.aborted || reason instanceof PaddockError) throw reason;
+      throw new PaddockError('unprocessable', `the sandbox could not be restored: ${(reason as Error).message}`, {}, { cause: reason });
+    }
+    const guest = { slot, handle, client: this.#connect(slot.address, spec, handle) };
+    try {
+      await this.#parts.guests.untilAnswered(guest, untilHeard(guest.client, signal));
+      spec.lap?.('agent');
+      return guest;
+    } catch (reason) {
+      await this.#abandon(guest);
+      throw reason;
+    }
+  }
+
+  #assertRestorable({ ref }: Manifest): InstalledTemplate {
+    const { runtime, templates } = this.#parts;
+    if (ref.runtime !== runtime.kind) throw new PaddockError('unprocessable', `the sandbox was saved by the runtime "${ref.runtime}", and this server runs "${runtime.kind}"`);
+    if (ref.agentProtocol < restorableProtocol) throw new PaddockError('unprocessable', `the sandbox was saved with version ${ref.agentProtocol} of its agent, which cannot be restored: version ${restorableProtocol} is needed`);
+    runtime.assertRestorable(ref);
+    const template = templates.byDigest(ref.template);
+    if (template === undefined) throw new PaddockError('unprocessable', `This machine no longer has the template ${ref.template} that the sandbox was made from: put it back, and the sandbox can be restored.`);
+    return template;
+  }
+
+  #connect(address: string, spec: RestoreSpec, handle: KeptGuest['handle']): AgentClient {
+    return new AgentClient(address, spec.savedToken, () => this.#parts.runtime.isAlive(handle));
+  }
+
+  #admit({ slot }: RestoredGuest, spec: RestoreSpec): Promise<void> {
+    return this.#parts.egress.admit({ sandboxId: spec.identity.sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
+  }
+
+  async #identify(guest: RestoredGuest, spec: RestoreSpec, signal: AbortSignal): Promise<void> {
+    // The same sandbox keeps its machine id; a copy is a machine of its own. Randomness is new for both: it must not come twice.
+    const machineId = spec.sameSandbox ? '' : randomBytes(16).toString('hex');
+    await this.#parts.guests.untilAnswered(guest, guest.client.reidentify(spec.identity, machineId, randomBytes(64), spec.limits, signal));
+    signal.throwIfAborted();
+    spec.lap?.('identity');
+  }
+
+  async #abandon(guest: RestoredGuest): Promise<void> {
+    guest.client.end(new PaddockError('gone', 'the sandbox was not completed'));
+    await this.#parts.egress.expel(guest.slot.address);
+    await this.#parts.guests.dispose(guest);
+  }
+}
+
+/** A restored guest's network is up a moment before its agent hears, so what is not answered at once is asked again soon. */
+export async function untilHeard(client: AgentClient, signal: AbortSignal): Promise<void> {
+  const deadline = Date.now() + listenWithinMs;
+  for (;;) {
+    try {
+      const { body } = await client.request({ method: 'GET', path: '/v1/health', signal, deadlineMs: 200 });
+      await readAll(body, 65_536);
+      return;
+    } catch (reason) {
+      if (signal.aborted || Date.now() > deadline || (reason instanceof PaddockError && ['gone', 'no_capacity'].includes(reason.code))) throw reason;
+      await sleep(5, undefined, { signal });
+    }
+  }
+}
+
+/** The promise's outcome, unless the signal comes first. */
+async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const abort = (): void => aborted.reject(signal.reason as Error);
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}
