@@ -15,6 +15,8 @@ test('an empty environment gives the documented defaults', () => {
     maxSandboxes: 256,
     maxTimeoutSeconds: 0,
     warmGuests: 0,
+    kept: { memoryMb: null, seconds: 600 },
+    snapshots: { max: 100, diskMb: 0 },
     subnet: null,
     egress: { dnsUpstreams: [], upstreamProxy: null, extraCaFile: null },
     networkLogDays: 7,
@@ -46,6 +48,10 @@ const accepted: [string, string, (config: ReturnType<typeof parseConfig>['config
   ['PADDOCK_SUPERSERVE_TEAM_RATE', '5:10', (config) => config.superserve.teamRate, { perSecond: 5, burst: 10 }],
   ['PADDOCK_SUPERSERVE_ADDRESS_RATE', '0', (config) => config.superserve.addressRate, null],
   ['PADDOCK_WARM_GUESTS', ' 4 ', (config) => config.warmGuests, 4],
+  ['PADDOCK_KEPT_MEMORY', '0', (config) => config.kept.memoryMb, 0],
+  ['PADDOCK_KEPT_SECONDS', '5', (config) => config.kept.seconds, 5],
+  ['PADDOCK_MAX_SNAPSHOTS', '3', (config) => config.snapshots.max, 3],
+  ['PADDOCK_MAX_SNAPSHOT_DISK', '4096', (config) => config.snapshots.diskMb, 4096],
   ['PADDOCK_MAX_SANDBOXES', '', (config) => config.maxSandboxes, 256],
 ];
 for (const [name, value, pick, expected] of accepted) {

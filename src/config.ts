@@ -19,6 +19,10 @@ export interface Config {
   /** Seconds; 0 means no cap. */
   readonly maxTimeoutSeconds: number;
   readonly warmGuests: number;
+  /** Of paused sandboxes. MiB, null for the default, and seconds. */
+  readonly kept: { readonly memoryMb: number | null; readonly seconds: number };
+  /** MiB, 0 for no limit. */
+  readonly snapshots: { readonly max: number; readonly diskMb: number };
   readonly subnet: Subnet | null;
   readonly egress: EgressSettings;
   readonly networkLogDays: number;
@@ -91,6 +95,10 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_MAX_SANDBOXES', default: '256', meaning: 'Sandboxes that may exist at once; a create above it is refused with 429.' },
   { name: 'PADDOCK_MAX_TIMEOUT', default: '0', meaning: 'Longest timeout in seconds that a sandbox may ask for, 0 for no limit; a longer one is refused.' },
   { name: 'PADDOCK_WARM_GUESTS', default: '0', meaning: 'Booted sandboxes that wait per template, so that a create takes milliseconds.' },
+  { name: 'PADDOCK_KEPT_MEMORY', default: 'a quarter of the machine', meaning: 'Memory in MiB that paused sandboxes may keep, so that resuming one takes milliseconds; 0 keeps none. Given up when it is needed.' },
+  { name: 'PADDOCK_KEPT_SECONDS', default: '600', meaning: 'How long a paused sandbox is kept in memory at most; afterwards it is on disk only.' },
+  { name: 'PADDOCK_MAX_SNAPSHOTS', default: '100', meaning: 'Snapshots that a team may have, those of paused sandboxes not counted.' },
+  { name: 'PADDOCK_MAX_SNAPSHOT_DISK', default: '0', meaning: 'MiB that the snapshots of a team may take on disk together, 0 for no limit but the disk.' },
   { name: 'PADDOCK_SUBNET', default: '', meaning: 'IPv4 network for the addresses of sandboxes, from /16 to /20. Without it a free one is chosen.' },
   { name: 'PADDOCK_DNS_UPSTREAM', default: 'those of the machine', meaning: 'Name servers that the names sandboxes ask for are resolved by: address or address:port, several with commas.' },
   { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
@@ -139,6 +147,14 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     maxSandboxes: parseInteger('PADDOCK_MAX_SANDBOXES', read('PADDOCK_MAX_SANDBOXES') ?? '256', 1, 4000),
     maxTimeoutSeconds: parseInteger('PADDOCK_MAX_TIMEOUT', read('PADDOCK_MAX_TIMEOUT') ?? '0', 0, 315_360_000),
     warmGuests: parseInteger('PADDOCK_WARM_GUESTS', read('PADDOCK_WARM_GUESTS') ?? '0', 0, 1000),
+    kept: Object.freeze({
+      memoryMb: parseOptionalInteger('PADDOCK_KEPT_MEMORY', read('PADDOCK_KEPT_MEMORY'), 0, 16_777_216),
+      seconds: parseInteger('PADDOCK_KEPT_SECONDS', read('PADDOCK_KEPT_SECONDS') ?? '600', 0, 31_536_000),
+    }),
+    snapshots: Object.freeze({
+      max: parseInteger('PADDOCK_MAX_SNAPSHOTS', read('PADDOCK_MAX_SNAPSHOTS') ?? '100', 0, 100_000),
+      diskMb: parseInteger('PADDOCK_MAX_SNAPSHOT_DISK', read('PADDOCK_MAX_SNAPSHOT_DISK') ?? '0', 0, 1_000_000_000),
+    }),
     subnet: parseSubnet(read('PADDOCK_SUBNET')),
     egress: Object.freeze({
       dnsUpstreams: parseNameServers(read('PADDOCK_DNS_UPSTREAM')),
@@ -188,6 +204,10 @@ function parseInteger(variable: string, text: string, least: number, most: numbe
   const value = /^\d{1,12}$/.test(text) ? Number(text) : Number.NaN;
   if (!(value >= least && value <= most)) throw new ConfigError(variable, `must be a whole number from ${least} to ${most}, but is "${text}".`);
   return value;
+}
+
+function parseOptionalInteger(variable: string, text: string | null, least: number, most: number): number | null {
+  return text === null ? null : parseInteger(variable, text, least, most);
 }
 
 function parseSubnet(text: string | null): Subnet | null {

@@ -26,9 +26,9 @@ async function main(args: readonly string[]): Promise<number> {
       expectNone(rest);
       return (await import('./commands/start.ts')).start(config, warnings);
     case 'stop':
-      if (rest.includes('--pause')) throw new OperatorError('stop --pause: pausing sandboxes is not available in this version of Paddock. Without it they keep running.');
-      expectNone(rest.filter((each) => each !== '--all'));
-      return (await import('./commands/stop.ts')).stop(config, { all: rest.includes('--all') });
+      expectNone(rest.filter((each) => each !== '--all' && each !== '--pause'));
+      if (rest.includes('--all') && rest.includes('--pause')) throw new OperatorError('stop takes --pause, which saves the sandboxes, or --all, which ends them; not both.');
+      return (await import('./commands/stop.ts')).stop(config, { all: rest.includes('--all'), pause: rest.includes('--pause') });
     case 'doctor':
       expectNone(rest);
       return (await import('./commands/doctor.ts')).doctor(config);

@@ -8,6 +8,7 @@ export function helpText(): string {
 
   paddock start                 run the server in the foreground; Ctrl-C stops it, sandboxes keep running
   paddock stop                  stop the running server; sandboxes keep running
+  paddock stop --pause          also save every sandbox with its memory, for a reboot; the next start brings them back
   paddock stop --all            also end every sandbox and take everything off this machine but the data directory
   paddock doctor                look at everything a sandbox needs, and say what to do
   paddock keys list             the API keys there are

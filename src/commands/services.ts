@@ -49,6 +49,8 @@ export async function openServices(config: Config, log: Logger): Promise<Service
       artefactsDir: config.artefactsDir,
       subnet: config.subnet === null ? undefined : `${config.subnet.address}/${config.subnet.prefix}`,
       warmGuests: config.warmGuests,
+      keptMemoryMb: config.kept.memoryMb ?? undefined,
+      keptSeconds: config.kept.seconds,
       egress: config.egress,
       log,
     });
@@ -84,5 +86,7 @@ function coreSettings(config: Config): CoreSettings {
     maxTimeoutSeconds: config.maxTimeoutSeconds === 0 ? Number.MAX_SAFE_INTEGER : config.maxTimeoutSeconds,
     unknownTemplate: config.unknownTemplate,
     networkLogDays: config.networkLogDays,
+    maxSnapshots: config.snapshots.max,
+    maxSnapshotBytes: config.snapshots.diskMb * 1024 * 1024,
   });
 }

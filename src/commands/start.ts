@@ -5,7 +5,8 @@ import { buildServer, type Server } from '../server.ts';
 import { ensureStartKey, type StartKey } from './api-key.ts';
 import { announceServer, claimDataDir, ensureDataDir, OperatorError, withdrawServer } from './data-dir.ts';
 import { openLog } from './log.ts';
-import { openServices } from './services.ts';
+import type { Logger } from 'pino';
+import { openServices, type Services } from './services.ts';
 import { version } from './version.ts';
 
 /** Milliseconds a stop may take before the process ends all the same; the sandboxes are not affected. */
@@ -48,6 +49,7 @@ export async function start(config: Config, warnings: readonly string[]): Promis
         announceServer(config.dataDir);
         process.stdout.write(greeting(url, key));
         log.info({ url, dataDir: config.dataDir, version }, 'ready');
+        bringBack(services, log);
         const signal = await stop;
         log.info({ signal }, 'stopping; sandboxes keep running');
         void sleep(stopWithinMs, undefined, { ref: false }).then(() => {
@@ -66,6 +68,17 @@ export async function start(config: Config, warnings: readonly string[]): Promis
   } finally {
     flush();
   }
+}
+
+/** What was paused for a reboot goes on, beside the first requests. */
+function bringBack({ sandboxes }: Services, log: Logger): void {
+  sandboxes.resumeAll().then(
+    ({ resumed, failed }) => {
+      if (resumed > 0) log.info({ resumed }, 'sandboxes that were paused with the server go on');
+      for (const { sandbox, error } of failed) log.error({ err: error, sandbox: sandbox.id }, 'a sandbox could not be resumed; it stays paused');
+    },
+    (error: unknown) => log.error({ err: error }, 'sandboxes that were paused with the server could not be resumed; they stay paused'),
+  );
 }
 
 async function listen(server: Server, { listen: { host, port } }: Config): Promise<string> {

@@ -51,6 +51,12 @@ export interface SandboxUpdate {
   readonly autoDeleteSeconds?: number | null;
 }
 
+/** A sandbox that something could not be done to. */
+export interface Failure {
+  readonly sandbox: Sandbox;
+  readonly error: PaddockError;
+}
+
 const killsAtOnce = 16;
 const mostRememberedOwners = 10_000;
 /** Checkpoints fill memory bandwidth and disk: more at once only make each slower. */
@@ -305,25 +311,19 @@ export class Sandboxes {
   }
 
   /** Pauses everything that runs, so that the machine can go down; what cannot be paused runs on, and is named. */
-  async pauseAll(): Promise<{ readonly paused: number; readonly failed: readonly { readonly sandbox: Sandbox; readonly error: PaddockError }[] }> {
-    const failed: { sandbox: Sandbox; error: PaddockError }[] = [];
-    const done = await eachOf(await this.#store.sandboxes.inStates(['running']), pausesAtOnce, async (sandbox) => {
-      try {
-        await this.#pausing.pause(sandbox, 'operator');
-        return true;
-      } catch (error) {
-        failed.push({ sandbox, error: PaddockError.from(error) });
-        return false;
-      }
-    });
-    return { paused: done.filter(Boolean).length, failed };
+  async pauseAll(): Promise<{ readonly paused: number; readonly failed: readonly Failure[] }> {
+    const failed: Failure[] = [];
+    const running = await this.#store.sandboxes.inStates(['running']);
+    await eachOf(running, pausesAtOnce, (sandbox) => this.#pausing.pause(sandbox, 'operator').catch((error: unknown) => void failed.push({ sandbox, error: PaddockError.from(error) })));
+    return { paused: running.length - failed.length, failed };
   }
 
-  /** Brings back what `pauseAll` paused; how many. What cannot be resumed stays paused, for its owner to try. */
-  async resumeAll(): Promise<number> {
+  /** Brings back what `pauseAll` paused. What cannot be resumed stays paused, for its owner to try. */
+  async resumeAll(): Promise<{ readonly resumed: number; readonly failed: readonly Failure[] }> {
+    const failed: Failure[] = [];
     const waiting = (await this.#store.sandboxes.inStates(['paused'])).filter((sandbox) => sandbox.pauseCause === 'operator');
-    const done = await eachOf(waiting, pausesAtOnce, (sandbox) => this.#resuming.resume(sandbox).then(() => true, () => false));
-    return done.filter(Boolean).length;
+    await eachOf(waiting, pausesAtOnce, (sandbox) => this.#resuming.resume(sandbox).catch((error: unknown) => void failed.push({ sandbox, error: PaddockError.from(error) })));
+    return { resumed: waiting.length - failed.length, failed };
   }
 
   async #end(sandbox: Sandbox, reason: EndReason): Promise<boolean> {

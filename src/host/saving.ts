@@ -90,6 +90,6 @@ export class Saving {
     if (reason instanceof PaddockError) return reason;
     const text = reason instanceof Error ? reason.message : String(reason);
     if (/no space left on device|ENOSPC/i.test(text)) return new PaddockError('no_space', 'the disk of the server is full: the sandbox could not be saved and goes on', {}, { cause: reason });
-    return new PaddockError('unprocessable', `the sandbox could not be saved and goes on: ${text.slice(-500)}`, {}, { cause: reason });
+    return new PaddockError('unprocessable', `the sandbox could not be saved and goes on: ${text.split('\n', 1)[0]!.slice(0, 500)}`, {}, { cause: reason });
   }
 }

@@ -199,7 +199,7 @@ export class MemoryHost implements Host {
   session(): Host & { cut(): void } {
     let alive = true;
     const reach = async <T>(call: () => Promise<T>): Promise<T> => {
-      if (!alive) throw new Error('this server has ended');
+      if (!alive) throw new PaddockError('internal', 'this server has ended');
       return call();
     };
     return {

@@ -18,14 +18,14 @@ export interface Deadline {
   readonly deadlineMs: number;
 }
 
-/** A runsc command that failed; `output` is the end of what it said. */
+/** A runsc command that failed; `output` is how what it said begins: the reason comes first, and may be followed by pages of stack. */
 export class RunscError extends Error {
   readonly output: string;
 
   constructor(command: string, how: string, output: string) {
     super(`runsc ${command} ended with ${how}`);
     this.name = 'RunscError';
-    this.output = output.trim().slice(-errorLimit);
+    this.output = output.trim();
   }
 }
 
@@ -111,7 +111,7 @@ function complete(program: string, args: readonly string[], command: string, opt
     let output = '';
     let overdue = false;
     child.stderr?.on('data', (chunk: Buffer) => {
-      output = (output + chunk.toString()).slice(-errorLimit);
+      output = (output + chunk.toString()).slice(0, errorLimit);
     });
     const stop = (): void => {
       if (child.pid !== undefined) child.kill('SIGKILL');
