@@ -36,6 +36,8 @@ async function main(args: readonly string[]): Promise<number> {
       return (await import('./commands/keys.ts')).keys(config, rest);
     case 'policy':
       return (await import('./commands/policy.ts')).policy(config, rest);
+    case 'gateway':
+      return (await import('./commands/gateway.ts')).gateway(config, rest);
     case 'gc':
       expectNone(rest);
       return (await import('./commands/gc.ts')).gc(config);

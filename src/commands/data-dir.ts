@@ -26,6 +26,8 @@ export interface RunningServer {
   readonly pid: number;
   /** When the process began, in clock ticks since boot: tells it from a later process with the same number. */
   readonly startedTicks: string;
+  /** Where it is reached from this machine. */
+  readonly url: string | null;
 }
 
 /** A failure that the operator can do something about; shown as its sentence, without a stack. */
@@ -68,8 +70,8 @@ export function claimDataDir(dataDir: string): Disposable {
   throw new OperatorError(`${who} is using the data directory ${dataDir}. Stop it with "paddock stop", or give this one a PADDOCK_DATA_DIR of its own.`);
 }
 
-export function announceServer(dataDir: string): void {
-  const server: RunningServer = { pid: process.pid, startedTicks: startTicks(process.pid) ?? '' };
+export function announceServer(dataDir: string, url: string | null = null): void {
+  const server: RunningServer = { pid: process.pid, startedTicks: startTicks(process.pid) ?? '', url };
   writeWhole(dataFiles(dataDir).running, `${JSON.stringify(server)}\n`, 0o644);
 }
 
@@ -85,9 +87,9 @@ export function runningServer(dataDir: string): RunningServer | null {
   } catch {
     return null; // none, or one that was half-written by hand
   }
-  const { pid, startedTicks } = said ?? {};
+  const { pid, startedTicks, url } = said ?? {};
   if (!Number.isSafeInteger(pid) || pid! <= 1 || startedTicks === undefined || startTicks(pid!) !== startedTicks) return null;
-  return { pid: pid!, startedTicks };
+  return { pid: pid!, startedTicks, url: typeof url === 'string' ? url : null };
 }
 
 /** Field 22 of /proc/<pid>/stat (proc_pid_stat(5)); null when there is no such process. */

@@ -18,6 +18,7 @@ export function helpText(): string {
                                 what outbound rules make of a URL, host, host:port or address; exit code 2 when blocked
   paddock policy explain SANDBOX TARGET
                                 the same with the rules of a sandbox
+  paddock gateway superserve    bring the Superserve SDKs, which always go to a public host, to this server; needs no privileges
   paddock gc                    remove what a crash has left; with the server stopped
   paddock version
   paddock help

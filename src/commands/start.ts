@@ -46,7 +46,7 @@ export async function start(config: Config, warnings: readonly string[]): Promis
       });
       try {
         const url = await listen(server, config);
-        announceServer(config.dataDir);
+        announceServer(config.dataDir, url);
         process.stdout.write(greeting(url, key));
         log.info({ url, dataDir: config.dataDir, version }, 'ready');
         bringBack(services, log);
