@@ -100,7 +100,7 @@ test('errors arrive as the classes that the SDK has for them', async () => {
       resume: await failed(() => sandbox.resume()),
       file: await failed(() => sandbox.files.read('/no/such/file')),
       directory: await failed(() => sandbox.files.read('/etc')),
-      full: await failed(() => sandbox.commands.run('head -c 4200000000 /dev/zero > /root/fill; true', { timeoutMs: 90_000 }).then(() => sandbox.files.write('/root/more', 'x'.repeat(60_000_000), { timeoutMs: 60_000 }))),
+      full: await failed(() => sandbox.commands.run('mkdir /small && mount -t tmpfs -o size=1m none /small').then(() => sandbox.files.write('/small/file', 'x'.repeat(5_000_000)))),
     };
     await Sandbox.killById(sandbox.id);
     await sandbox.kill(); // a second time: nothing is there, and nothing is wrong

@@ -1,6 +1,7 @@
+import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import type { Lap } from '../../../core/host.ts';
-import type { SnapshotId } from '../../../core/ids.ts';
+import type { SandboxId, SnapshotId } from '../../../core/ids.ts';
 import type { Principal } from '../../../core/principal.ts';
 import type { Sandbox } from '../../../core/sandbox.ts';
 import type { SandboxUpdate } from '../../../core/sandboxes.ts';
@@ -66,9 +67,19 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
     const status = statusOf(sandbox);
     if (status === 'failed') await sandboxes.acknowledgeDeath(request.principal, ref);
     else if (sandbox.state === 'killed') throw notFound(request.params.id);
-    else await sandboxes.kill(request.principal, ref);
+    else await destroy(request, ref);
     return reply.code(204).send();
   });
+
+  /** Once its end is decided a sandbox is deleted for everybody; what it still holds is taken back by and by. */
+  async function destroy(request: FastifyRequest, ref: { readonly id: SandboxId }): Promise<void> {
+    try {
+      await sandboxes.kill(request.principal, ref);
+    } catch (error) {
+      if (statusOf(await sandboxes.get(request.principal, ref)) !== 'deleted') throw error;
+      request.log.warn({ err: error, sandbox: ref.id }, 'a deleted sandbox still holds something');
+    }
+  }
 
   app.patch('/sandboxes/:id', { schema: { params: SandboxParams } }, async (request, reply) => {
     const ref = parseId(request.params.id);
