@@ -11,7 +11,7 @@ import { guestGroupsOf, tracesOf, wipe } from '../harness/machine.ts';
 import { artefactsDir } from '../harness/server.ts';
 
 export const openNetwork: NetworkPolicy = { allow: [], deny: [] };
-const team = 'laboratory' as TeamId;
+export const team = 'laboratory' as TeamId;
 const deadlineMs = 60_000;
 
 /** A sandbox as the core would know it. */
@@ -37,8 +37,8 @@ export class Laboratory {
   readonly #ids = new Set<SandboxId>();
   #host: LocalHost | null = null;
 
-  constructor(options: Partial<HostOptions> = {}) {
-    this.dataDir = realpathSync(mkdtempSync(join(tmpdir(), 'paddock-host-')));
+  constructor(options: Partial<HostOptions> = {}, dataDir = mkdtempSync(join(tmpdir(), 'paddock-host-'))) {
+    this.dataDir = realpathSync(dataDir);
     this.#options = options;
   }
 
@@ -61,13 +61,19 @@ export class Laboratory {
     return guestGroupsOf(this.dataDir);
   }
 
-  async open(recover = true): Promise<LocalHost> {
+  async open(): Promise<LocalHost> {
+    const host = await this.prepare();
+    await host.recover(new Map());
+    return host;
+  }
+
+  /** A host that has not recovered anything yet. */
+  async prepare(): Promise<LocalHost> {
     const complain = (facts: object, message: string): void => void this.complaints.push(`${message}: ${String((facts as { err?: unknown }).err ?? '')}`);
     const egress = { dnsUpstreams: [], upstreamProxy: null, extraCaFile: null };
     const host = await openHost({ dataDir: this.dataDir, artefactsDir, warmGuests: 0, egress, log: { info: () => {}, warn: complain, error: complain }, ...this.#options });
     host.onDeath((id, death) => this.deaths.set(id, death));
     this.#host = host;
-    if (recover) await host.recover(new Map());
     return host;
   }
 
@@ -99,8 +105,8 @@ export class Laboratory {
   }
 
   /** Saves it and lets go of it, as a pause does. */
-  async pause(subject: Subject): Promise<CheckpointRef> {
-    const ref = await this.save(subject, true);
+  async pause(subject: Subject, checkpointId: string = randomUUID()): Promise<CheckpointRef> {
+    const ref = await this.save(subject, true, checkpointId);
     await this.host.retire(subject.id, ref.id, paused);
     return ref;
   }
