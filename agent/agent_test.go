@@ -39,6 +39,7 @@ type testAgent struct {
 	url    string
 	server *guestListener
 	agent  *agent
+	sudo   *sudoServer // of withSudo
 }
 
 func newTestAgent(t *testing.T) *testAgent {
@@ -66,8 +67,8 @@ func newTestAgent(t *testing.T) *testAgent {
 	}
 	users, events := newAccounts(root), newEventLog()
 	processes := newProcesses(users, reaperForTests, newLauncher(nil), events)
-	a := &agent{accounts: users, processes: processes, events: events, claimer: testClaimer(root, users)}
-	listener, err := listen("127.0.0.1:0")
+	a := &agent{accounts: users, processes: processes, events: events, connections: newConnections(), claimer: testClaimer(root, users)}
+	listener, err := listen("127.0.0.1:0", a.connections)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +83,7 @@ func newTestAgent(t *testing.T) *testAgent {
 		}
 		server.Close()
 	})
-	return &testAgent{t, root, home, "http://" + listener.Addr().String(), listener, a}
+	return &testAgent{t: t, root: root, home: home, url: "http://" + listener.Addr().String(), server: listener, agent: a}
 }
 
 func testClaimer(root string, users *accounts) *claimer {
@@ -92,6 +93,7 @@ func testClaimer(root string, users *accounts) *claimer {
 		addEntropy:  func([]byte) error { return nil },
 		limitPids:   func(int) bool { return false },
 		openSudo:    func(account) error { return nil },
+		closeSudo:   func() {},
 	}
 }
 
@@ -158,7 +160,7 @@ func (a *testAgent) call(method, path string, body any, headers ...string) (int,
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	if got := res.Header.Get(protocolHeader); got != "1" {
+	if got := res.Header.Get(protocolHeader); got != "2" {
 		a.t.Errorf("%s %s: %s is %q", method, path, protocolHeader, got)
 	}
 	return res.StatusCode, string(text)

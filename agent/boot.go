@@ -73,7 +73,7 @@ func boot(root, executable string) (account, *accounts) {
 		}
 	}
 	must("users", ensureUser(root))
-	must("hosts", ensureHosts(root, ""))
+	must("hosts", renameHost(root, "", ""))
 	must("sudo", linkSudo(root, executable))
 
 	users := newAccounts(root)
@@ -217,12 +217,17 @@ func ensureHome(root, home string, acc account) error {
 	return nil
 }
 
-// ensureHosts makes names of the loopback resolve, and the sandbox's own name once it has one.
-func ensureHosts(root, hostname string) error {
+// renameHost makes names of the loopback resolve, and the sandbox's own name once it has one. The line that was added
+// for the old name goes.
+func renameHost(root, old, hostname string) error {
 	path := root + "/etc/hosts"
-	text, _ := readSmallFile(path)
+	before, _ := readSmallFile(path)
+	text := string(before)
+	if old != "" && old != hostname {
+		text = strings.TrimPrefix(strings.Replace("\n"+text, "\n"+hostLine(old), "\n", 1), "\n")
+	}
 	has := func(name string) bool {
-		for _, line := range strings.Split(string(text), "\n") {
+		for _, line := range strings.Split(text, "\n") {
 			line, _, _ = strings.Cut(line, "#")
 			fields := strings.Fields(line)
 			for i := 1; i < len(fields); i++ {
@@ -238,24 +243,42 @@ func ensureHosts(root, hostname string) error {
 		add += "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 	}
 	if hostname != "" && !has(hostname) {
-		add += "127.0.1.1\t" + hostname + "\n"
+		add += hostLine(hostname)
 	}
-	if add == "" {
+	if add != "" && text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	if text += add; text == string(before) {
 		return nil
 	}
-	if len(text) > 0 && text[len(text)-1] != '\n' {
-		text = append(text, '\n')
-	}
-	return writeInPlaceOrReplace(path, append(text, add...))
+	return writeInPlaceOrReplace(path, []byte(text))
 }
+
+func hostLine(name string) string { return "127.0.1.1\t" + name + "\n" }
 
 // writeInPlaceOrReplace is for files that may be bind mounts (they cannot be renamed over) or links out of place.
 func writeInPlaceOrReplace(path string, content []byte) error {
-	if err := os.WriteFile(path, content, 0o644); err == nil {
+	if err := overwriteAtOnce(path, content); err == nil {
 		return nil
 	}
 	// A dangling link, for example resolv.conf into a directory that is not there.
 	return replaceFile(path, content, 0o644)
+}
+
+// overwriteAtOnce writes before it cuts: a program that reads meanwhile never meets an empty file.
+func overwriteAtOnce(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Truncate(int64(len(content)))
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
 }
 
 // linkSudo puts the agent in the place of sudo: the kernel of the sandbox knows no set-uid.

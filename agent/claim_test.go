@@ -33,7 +33,7 @@ func TestAClaimGivesAnIdentityOnce(t *testing.T) {
 	c.limitPids = func(n int) bool { pids = n; return true }
 	c.openSudo = func(acc account) error { sudoFor = append(sudoFor, acc.Name); return nil }
 
-	want := `{"protocol":1,"user":{"name":"user","uid":54321,"gid":54321,"home":"` + a.home + `"},"enforced":{"pids":true,"memory":false}}`
+	want := `{"protocol":2,"user":{"name":"user","uid":54321,"gid":54321,"home":"` + a.home + `"},"enforced":{"pids":true,"memory":false}}`
 	a.want(200, want, "POST", "/v1/claim", claimBody(map[string]any{"sudo": true, "default_user": "user"}))
 	if hostname != "sbx-1a2b3c4d" || entropy != "random" || pids != 100 || strings.Join(sudoFor, " ") != "user" {
 		t.Errorf("%q %q %d %v", hostname, entropy, pids, sudoFor)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -15,7 +17,7 @@ import (
 )
 
 const (
-	protocolVersion   = 1
+	protocolVersion   = 2
 	protocolHeader    = "Paddock-Agent-Protocol"
 	agentPort         = 49983
 	maxBody           = 2 << 20
@@ -27,20 +29,30 @@ var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return
 
 // agent is the HTTP face of everything else.
 type agent struct {
-	claimer   *claimer
-	accounts  *accounts
-	processes *processes
-	events    *eventLog
-	identity  atomic.Pointer[identity]
+	claimer     *claimer
+	accounts    *accounts
+	processes   *processes
+	events      *eventLog
+	connections *connections
+	identity    atomic.Pointer[identity]
+	// changing is held for writing while the identity changes, and for reading by what must happen wholly before or
+	// wholly after that.
+	changing sync.RWMutex
 }
+
+type connectionKey struct{}
 
 func newHTTPServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
-		MaxHeaderBytes:    16 << 10,
-		// No idle timeout: the server's pool decides, and a connection closed on it would cost a request.
-		ErrorLog: nil,
+		// Longer than the server's pool keeps an idle connection: one closed under it would cost a request. Without this
+		// the time for headers would count.
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: 16 << 10,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connectionKey{}, conn)
+		},
 	}
 }
 
@@ -106,24 +118,25 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 // route finds the handler of a request, after the two checks every request must pass.
 func (a *agent) route(w http.ResponseWriter, r *http.Request) error {
 	call := r.Method + " " + r.URL.Path
-	id := a.identity.Load()
-	switch {
-	case call == "GET /v1/health":
-		return answer(w, 200, map[string]any{"protocol": protocolVersion, "version": version, "claimed": id != nil}, nil)
-	case call == "POST /v1/claim":
+	switch call {
+	case "GET /v1/health":
+		return answer(w, 200, map[string]any{"protocol": protocolVersion, "version": version, "claimed": a.identity.Load() != nil}, nil)
+	case "POST /v1/claim":
 		return a.claim(w, r)
-	case id == nil:
-		return fail("not_claimed", "the sandbox has no identity yet")
 	}
-	token, ok := cutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok || !id.accepts(token) {
-		return fail("unauthorized", "the token is missing or wrong")
+	id, err := a.authorize(r)
+	if err != nil {
+		return err
 	}
 	switch call {
+	case "POST /v1/identity":
+		return a.replaceIdentity(w, r)
+	case "POST /v1/hold":
+		return a.hold(w, r)
 	case "POST /v1/processes":
-		return a.start(w, r, id)
+		return a.start(w, r)
 	case "POST /v1/start-and-follow":
-		return a.startAndFollow(w, r, id)
+		return a.startAndFollow(w, r)
 	case "GET /v1/processes":
 		return answer(w, 200, map[string]any{"processes": a.processes.list()}, nil)
 	case "DELETE /v1/processes":
@@ -143,45 +156,22 @@ func (a *agent) route(w http.ResponseWriter, r *http.Request) error {
 	return fail("not_found", "there is no call %s %s", r.Method, r.URL.Path)
 }
 
-func (a *agent) claim(w http.ResponseWriter, r *http.Request) error {
-	var req claimRequest
-	if err := readJSON(w, r, &req); err != nil {
-		return err
-	}
-	a.claimer.mu.Lock()
-	defer a.claimer.mu.Unlock()
-	id, err := a.claimer.claim(a.identity.Load(), req)
-	if err != nil {
-		return err
-	}
-	a.identity.Store(id)
-	return answer(w, 200, id.answer, nil)
-}
-
 type startedView struct {
 	ID        string `json:"id"`
 	PID       int    `json:"pid"`
 	StartedAt int64  `json:"started_at_ms"`
 }
 
-func (a *agent) start(w http.ResponseWriter, r *http.Request, id *identity) error {
-	var req startRequest
-	if err := readJSON(w, r, &req); err != nil {
-		return err
-	}
-	p, err := a.processes.start(id, req)
+func (a *agent) start(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.launch(w, r)
 	if err != nil {
 		return err
 	}
 	return answer(w, http.StatusCreated, startedView{p.id, p.pid, p.startedAt}, nil)
 }
 
-func (a *agent) startAndFollow(w http.ResponseWriter, r *http.Request, id *identity) error {
-	var req startRequest
-	if err := readJSON(w, r, &req); err != nil {
-		return err
-	}
-	p, err := a.processes.start(id, req)
+func (a *agent) startAndFollow(w http.ResponseWriter, r *http.Request) error {
+	p, err := a.launch(w, r)
 	if err != nil {
 		return err
 	}

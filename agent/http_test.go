@@ -12,7 +12,7 @@ import (
 
 func TestBeforeTheClaimOnlyHealthAndClaimAnswer(t *testing.T) {
 	a := newTestAgent(t)
-	a.want(200, `{"claimed":false,"protocol":1,"version":"dev"}`, "GET", "/v1/health", nil)
+	a.want(200, `{"claimed":false,"protocol":2,"version":"dev"}`, "GET", "/v1/health", nil)
 	for _, path := range []string{"/v1/processes", "/v1/files?path=/etc/passwd", "/v1/tunnel?port=1", "/v1/nothing"} {
 		a.wantCode("not_claimed", "GET", path, nil)
 	}
@@ -29,7 +29,7 @@ func TestEveryCallNeedsTheToken(t *testing.T) {
 }
 
 func TestConnectionsFromInsideTheSandboxGetNothing(t *testing.T) {
-	l, err := listen("127.0.0.1:0")
+	l, err := listen("127.0.0.1:0", newConnections())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +50,7 @@ func TestConnectionsFromInsideTheSandboxGetNothing(t *testing.T) {
 func TestTheListenerIsReplacedAfterARestore(t *testing.T) {
 	a := claimed(t)
 	for i := 0; i < 3; i++ {
-		a.server.renewed = time.Time{}
-		a.server.renew()
+		a.server.renew(a.server.current)
 		a.want(200, `{"processes":[]}`, "GET", "/v1/processes", nil)
 	}
 }

@@ -71,12 +71,12 @@ func (l *launcher) forkExec(reserve int, argv0 string, argv []string, attr *sysc
 
 // limit sets how many tasks (processes and threads) may exist at once, and tells whether it is in force.
 func (l *launcher) limit(pids int) bool {
-	if l.pids == nil || pids <= 0 {
+	if l.pids == nil || pids == 0 && l.pids.limit.Load() == 0 {
 		return false
 	}
 	if err := l.pids.setLimit(pids); err != nil {
 		logf("no limit of processes: %v", err)
 		return false
 	}
-	return true
+	return pids > 0
 }

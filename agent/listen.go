@@ -7,13 +7,55 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 // maxConnections bounds what the host side may open; a client pool needs a few dozen.
 const maxConnections = 4096
+
+// connections are those that are open.
+type connections struct {
+	mu   sync.Mutex
+	open map[net.Conn]struct{}
+}
+
+func newConnections() *connections { return &connections{open: map[net.Conn]struct{}{}} }
+
+// add takes one in, unless there are too many.
+func (c *connections) add(conn net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.open) >= maxConnections {
+		return false
+	}
+	c.open[conn] = struct{}{}
+	return true
+}
+
+func (c *connections) remove(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.open, conn)
+}
+
+// resetOthers cuts all but one.
+func (c *connections) resetOthers(spared net.Conn) {
+	c.mu.Lock()
+	others := make([]net.Conn, 0, len(c.open))
+	for conn := range c.open {
+		if conn != spared {
+			others = append(others, conn)
+		}
+	}
+	c.mu.Unlock()
+	for _, conn := range others {
+		if guest, ok := conn.(*guestConn); ok {
+			guest.SetLinger(0)
+		}
+		conn.Close()
+	}
+}
 
 // guestListener accepts the server's connections and nobody else's. What comes from inside the sandbox is closed
 // before a byte is read: the code there has no token, and must not be able to use up what the server needs.
@@ -24,17 +66,16 @@ const maxConnections = 4096
 type guestListener struct {
 	address    string
 	fromInside func(net.Conn) bool
-	open       atomic.Int32
+	open       *connections
 
 	mu      sync.Mutex
 	current *net.TCPListener
 	waiting []net.Conn // taken over from replaced sockets
-	renewed time.Time
 	closed  bool
 }
 
-func listen(address string) (*guestListener, error) {
-	l := &guestListener{address: address, fromInside: isFromInside}
+func listen(address string, open *connections) (*guestListener, error) {
+	l := &guestListener{address: address, fromInside: isFromInside, open: open}
 	socket, err := listenTCP(address)
 	if err != nil {
 		return nil, err
@@ -71,7 +112,7 @@ func (l *guestListener) Close() error {
 // Accept implements net.Listener.
 func (l *guestListener) Accept() (net.Conn, error) {
 	for {
-		conn, err := l.next()
+		conn, socket, err := l.next()
 		if err != nil {
 			return nil, err
 		}
@@ -79,50 +120,52 @@ func (l *guestListener) Accept() (net.Conn, error) {
 			continue
 		}
 		tcp, ok := conn.(*net.TCPConn)
-		if !ok || l.fromInside(conn) || l.open.Load() >= maxConnections {
-			if ok {
-				tcp.SetLinger(0)
-			}
+		if !ok {
 			conn.Close()
 			continue
 		}
-		l.open.Add(1)
-		return &guestConn{TCPConn: tcp, listener: l}, nil
+		accepted := &guestConn{TCPConn: tcp, listener: l, socket: socket}
+		if l.fromInside(conn) || !l.open.add(accepted) {
+			tcp.SetLinger(0)
+			tcp.Close()
+			continue
+		}
+		return accepted, nil
 	}
 }
 
-// next returns the next connection, or none if it is worth asking again.
-func (l *guestListener) next() (net.Conn, error) {
+// next returns the next connection and the socket that accepts at this time, or none if it is worth asking again.
+func (l *guestListener) next() (net.Conn, *net.TCPListener, error) {
 	l.mu.Lock()
 	socket := l.current
 	if len(l.waiting) > 0 {
 		conn := l.waiting[0]
 		l.waiting = l.waiting[1:]
 		l.mu.Unlock()
-		return conn, nil
+		return conn, socket, nil
 	}
 	l.mu.Unlock()
 	conn, err := socket.Accept()
 	if err == nil {
-		return conn, nil
+		return conn, socket, nil
 	}
 	l.mu.Lock()
 	replaced, closed := l.current != socket, l.closed
 	l.mu.Unlock()
 	if closed || errors.Is(err, net.ErrClosed) && !replaced {
-		return nil, net.ErrClosed
+		return nil, nil, net.ErrClosed
 	}
 	if !replaced {
 		time.Sleep(5 * time.Millisecond) // out of descriptors, or a connection that died in the queue
 	}
-	return nil, nil
+	return nil, nil, nil
 }
 
-// renew replaces the socket. All connections of a restored sandbox ask for it within a moment.
-func (l *guestListener) renew() {
+// renew replaces a socket that may have become deaf. All its connections ask for it; the first one is heard.
+func (l *guestListener) renew(deaf *net.TCPListener) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || time.Since(l.renewed) < time.Second {
+	if l.closed || l.current != deaf {
 		return
 	}
 	l.waiting = append(l.waiting, drainAccepted(l.current)...)
@@ -139,7 +182,6 @@ func (l *guestListener) renew() {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	l.renewed = time.Now()
 }
 
 // drainAccepted takes what waits on a socket, without waiting.
@@ -172,7 +214,7 @@ func drainAccepted(socket *net.TCPListener) []net.Conn {
 type guestConn struct {
 	*net.TCPConn
 	listener *guestListener
-	closed   atomic.Bool
+	socket   *net.TCPListener // that accepted it
 }
 
 // Read notices the restore of a checkpoint.
@@ -186,15 +228,13 @@ func (c *guestConn) Read(p []byte) (int, error) {
 
 func (c *guestConn) noticeRestore(err error) {
 	if errors.Is(err, syscall.ECONNABORTED) {
-		go guard("renewing the listener", c.listener.renew)
+		go guard("renewing the listener", func() { c.listener.renew(c.socket) })
 	}
 }
 
 // Close implements net.Conn.
 func (c *guestConn) Close() error {
-	if c.closed.CompareAndSwap(false, true) {
-		c.listener.open.Add(-1)
-	}
+	c.listener.open.remove(c)
 	return c.TCPConn.Close()
 }
 

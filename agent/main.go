@@ -58,7 +58,7 @@ func run() {
 	}
 	environ := os.Environ()
 	user, users := boot("", executable)
-	events := newEventLog()
+	events, connections := newEventLog(), newConnections()
 	reaper := newReaper()
 	group, err := openPidsGroup("/run/paddock/private/pids")
 	if err != nil {
@@ -70,13 +70,15 @@ func run() {
 	reaper.onBusy = watch.wakeUp
 	sudo := newSudoServer(sudoSocket, users, reaper, launcher)
 	a := &agent{
-		accounts:  users,
-		processes: processes,
-		events:    events,
+		accounts:    users,
+		processes:   processes,
+		events:      events,
+		connections: connections,
 		claimer: &claimer{
 			executable: executable, accounts: users, templateEnv: templateEnv(environ),
 			setHostname: setKernelHostname, addEntropy: writeEntropy, limitPids: launcher.limit,
 			openSudo:    func(defaultUser account) error { return sudo.open(user, defaultUser) },
+			closeSudo:   sudo.close,
 			memoryWatch: watch.works(),
 		},
 	}
@@ -85,7 +87,7 @@ func run() {
 
 	server := newHTTPServer(a)
 	for {
-		listener, err := listen(":" + strconv.Itoa(agentPort))
+		listener, err := listen(":"+strconv.Itoa(agentPort), connections)
 		if err == nil {
 			err = server.Serve(listener)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -58,6 +59,7 @@ type output struct {
 	forgotten bool // nobody can begin to follow any more
 	discard   bool // and nobody is left
 	followers map[*follower]struct{}
+	reserved  func() // ends the wait for a follower who will be back; nil when nobody is expected
 }
 
 // mark remembers how many bytes lay before a dropped entry, for the gap frame of a reader that comes back.
@@ -103,6 +105,9 @@ func (o *output) makeRoom(cost int64) bool {
 	for o.held+cost > o.budget.perProcess || o.held > outputFloor && o.budget.total.Load()+cost > o.budget.inAll {
 		if len(o.entries) == 0 {
 			return true
+		}
+		if len(o.followers) == 0 && o.reserved != nil {
+			return false
 		}
 		if len(o.followers) > 0 {
 			taken := false
@@ -187,6 +192,7 @@ func (o *output) forget() {
 }
 
 func (o *output) release() {
+	o.expectNobody()
 	o.discard = true
 	o.charge(-o.held)
 	o.first, o.entries = o.end(), nil
@@ -197,7 +203,7 @@ func (o *output) release() {
 func (o *output) dropUnread() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.exit != nil && len(o.followers) == 0 {
+	if o.exit != nil && len(o.followers) == 0 && o.reserved == nil {
 		for len(o.entries) > 0 {
 			o.dropFirst()
 		}
@@ -209,6 +215,33 @@ func (o *output) followed() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.followers) > 0
+}
+
+// reserve keeps what is there, for so long as the sandbox runs, for the followers of this moment: their connections are
+// about to be cut, and they will be back.
+func (o *output) reserve(d time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.followers) == 0 {
+		return
+	}
+	o.expectNobody()
+	o.reserved = afterRunning(d, o.unreserve)
+}
+
+// unreserve lets the oldest go again when there is no room.
+func (o *output) unreserve() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.expectNobody()
+}
+
+func (o *output) expectNobody() {
+	if o.reserved != nil {
+		o.reserved()
+		o.reserved = nil
+		o.room.Broadcast()
+	}
 }
 
 // follower is one reader's place in an output.
@@ -232,6 +265,7 @@ func (o *output) follow(after uint64, live bool) (*follower, error) {
 	}
 	if live {
 		o.followers[f] = struct{}{}
+		o.expectNobody()
 	} else {
 		f.until = o.end()
 	}

@@ -198,6 +198,67 @@ func TestAForgottenOutputIsFreedByItsLastFollower(t *testing.T) {
 	}
 }
 
+func TestWhatIsReservedWaitsForItsReaders(t *testing.T) {
+	o := newOutput(newOutputBudget(3*(100+entryCost), 1<<30))
+	append100 := func(n int) <-chan struct{} {
+		done := make(chan struct{})
+		go func() {
+			for i := 0; i < n; i++ {
+				o.append(byte(1+i%2), bytes.Repeat([]byte("x"), 100))
+			}
+			close(done)
+		}()
+		return done
+	}
+	passes := func(done <-chan struct{}) bool {
+		select {
+		case <-done:
+			return true
+		case <-time.After(100 * time.Millisecond):
+			return false
+		}
+	}
+	o.reserve(time.Hour)
+	if !passes(append100(4)) {
+		t.Fatal("nobody followed: nobody will be back")
+	}
+	f, _ := o.follow(4, true)
+	o.reserve(time.Hour)
+	f.leave()
+	blocked := append100(4)
+	if passes(blocked) {
+		t.Fatal("what a reader will ask for was dropped")
+	}
+	back, _ := o.follow(4, true)
+	var got []byte
+	for i := 0; i < 3; i++ {
+		<-back.wake
+		buf, _ := back.take(nil)
+		got = append(got, buf...)
+		if len(parseFrames(t, got)) == 4 {
+			break
+		}
+	}
+	if frames := parseFrames(t, got); kinds(frames) != "1212" || frames[0].number != 5 || !passes(blocked) {
+		t.Errorf("%v", frames)
+	}
+	// Nobody comes back: it goes on after a while, or when nobody is expected any more.
+	for _, c := range []struct {
+		name string
+		d    time.Duration
+		end  func()
+	}{{"its time is over", 20 * time.Millisecond, func() {}}, {"unreserve", time.Hour, o.unreserve}, {"forget", time.Hour, o.forget}} {
+		f, _ := o.follow(8, true)
+		o.reserve(c.d)
+		f.leave()
+		blocked = append100(8)
+		c.end()
+		if !passes(blocked) {
+			t.Fatalf("%s: it is still blocked", c.name)
+		}
+	}
+}
+
 // Whatever is written, in whatever pieces, and however it is read: what arrives and what is reported as lost
 // add up, numbers grow, and no frame is too large.
 func TestBytesAreNeitherInventedNorForgotten(t *testing.T) {

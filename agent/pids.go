@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -31,7 +32,7 @@ const apiReserve = 16
 type pidsGroup struct {
 	dir     string
 	current *os.File
-	limit   int // of tasks; 0 is none
+	limit   atomic.Int32 // of tasks; 0 is none
 }
 
 // mountPidsController makes the kernel's pids controller available in a directory that only root may enter.
@@ -73,18 +74,21 @@ func (g *pidsGroup) joinThread() error {
 	return os.WriteFile(filepath.Join(g.dir, "tasks"), []byte(strconv.Itoa(syscall.Gettid())), 0)
 }
 
-// setLimit puts a limit in force. It must be called once, before user code runs.
+// setLimit puts a limit in force; 0 lifts it. Processes that run already keep the RLIMIT_NPROC they were started with.
 func (g *pidsGroup) setLimit(pids int) error {
-	// The agent's own thread is in the group too.
-	if err := os.WriteFile(filepath.Join(g.dir, "pids.max"), []byte(strconv.Itoa(pids+apiReserve+1)), 0); err != nil {
+	const rlimitNproc, unlimited = 6, ^uint64(0)
+	text, limit := "max", syscall.Rlimit{Cur: unlimited, Max: unlimited}
+	if pids > 0 {
+		text = strconv.Itoa(pids + apiReserve + 1) // the agent's own thread is in the group too
+		limit = syscall.Rlimit{Cur: uint64(pids), Max: uint64(pids)}
+	}
+	if err := os.WriteFile(filepath.Join(g.dir, "pids.max"), []byte(text), 0); err != nil {
 		return err
 	}
-	const rlimitNproc = 6
-	limit := syscall.Rlimit{Cur: uint64(pids), Max: uint64(pids)}
 	if err := syscall.Setrlimit(rlimitNproc, &limit); err != nil {
 		return err
 	}
-	g.limit = pids
+	g.limit.Store(int32(pids))
 	return nil
 }
 
@@ -101,15 +105,20 @@ func (g *pidsGroup) count() int {
 
 // admits tells whether one more may be started, with the reserve or without.
 func (g *pidsGroup) admits(reserve int) bool {
-	return g == nil || g.limit == 0 || g.count() < g.limit+reserve
+	if g == nil {
+		return true
+	}
+	limit := int(g.limit.Load())
+	return limit == 0 || g.count() < limit+reserve
 }
 
 // excess is how far the count is above what any honest program can reach: 0 if it is not.
 func (g *pidsGroup) excess() int {
-	if g.limit == 0 {
+	limit := int(g.limit.Load())
+	if limit == 0 {
 		return 0
 	}
-	bound := g.limit + apiReserve + g.limit/8
+	bound := limit + apiReserve + limit/8
 	if n := g.count(); n > bound {
 		return n - bound
 	}
@@ -118,11 +127,12 @@ func (g *pidsGroup) excess() int {
 
 // untilNextCheck is the time in which a fork bomb could reach the bound from here.
 func (g *pidsGroup) untilNextCheck() time.Duration {
-	if g.limit == 0 {
+	limit := int(g.limit.Load())
+	if limit == 0 {
 		return longestInterval
 	}
 	const forksPerSecond = 1000
-	pause := time.Duration(g.limit-g.count()) * time.Second / forksPerSecond
+	pause := time.Duration(limit-g.count()) * time.Second / forksPerSecond
 	switch {
 	case pause < shortestInterval:
 		return shortestInterval

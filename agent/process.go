@@ -435,7 +435,7 @@ func (ps *processes) leaderEnded(p *process, status syscall.WaitStatus) {
 		ps.finish(p)
 		return
 	}
-	time.AfterFunc(exitGrace, func() {
+	afterRunning(exitGrace, func() {
 		for _, s := range p.streams {
 			if s.graceOver() {
 				ps.streamEnded(p)
@@ -505,13 +505,18 @@ func (ps *processes) get(id string) (*process, error) {
 	return nil, fail("not_found", "there is no process %q", id)
 }
 
-func (ps *processes) list() []processView {
+func (ps *processes) all() []*process {
 	ps.mu.Lock()
+	defer ps.mu.Unlock()
 	all := make([]*process, 0, len(ps.table))
 	for _, p := range ps.table {
 		all = append(all, p)
 	}
-	ps.mu.Unlock()
+	return all
+}
+
+func (ps *processes) list() []processView {
+	all := ps.all()
 	sort.Slice(all, func(i, j int) bool { return all[i].serial < all[j].serial })
 	views := make([]processView, len(all))
 	for i, p := range all {

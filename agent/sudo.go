@@ -66,15 +66,24 @@ type sudoServer struct {
 	reaper   *reaper
 	launcher *launcher
 	active   atomic.Int32
+	listener *net.UnixListener // nil while closed; open and close are called one at a time
 }
 
 func newSudoServer(path string, accounts *accounts, reaper *reaper, launcher *launcher) *sudoServer {
 	return &sudoServer{path: path, accounts: accounts, reaper: reaper, launcher: launcher}
 }
 
-// open makes the socket: for the group of `user`, and for the default user of the sandbox if that is another one.
+// open makes the socket: for the group of `user`, and for the default user of the sandbox if that is another one. One
+// that is open already gets its owner, so that nobody who is about to call is turned away.
 func (s *sudoServer) open(user, defaultUser account) error {
-	os.Remove(s.path)
+	owner := 0
+	if defaultUser.UID != user.UID {
+		owner = int(defaultUser.UID)
+	}
+	if s.listener != nil && os.Lchown(s.path, owner, int(user.GID)) == nil {
+		return nil
+	}
+	s.close()
 	// Made in a directory nobody else may enter and moved when its mode is right, so that there is no moment in which
 	// it is open to all.
 	private := filepath.Join(filepath.Dir(s.path), "private")
@@ -88,10 +97,6 @@ func (s *sudoServer) open(user, defaultUser account) error {
 		return err
 	}
 	l.SetUnlinkOnClose(false)
-	owner := 0
-	if defaultUser.UID != user.UID {
-		owner = int(defaultUser.UID)
-	}
 	err = os.Chown(staged, owner, int(user.GID))
 	if err == nil {
 		err = os.Chmod(staged, 0o660)
@@ -103,8 +108,18 @@ func (s *sudoServer) open(user, defaultUser account) error {
 		l.Close()
 		return err
 	}
+	s.listener = l
 	go s.serve(l)
 	return nil
+}
+
+// close takes the socket away. Commands that run go on.
+func (s *sudoServer) close() {
+	os.Remove(s.path)
+	if s.listener != nil {
+		s.listener.Close()
+		s.listener = nil
+	}
 }
 
 func (s *sudoServer) serve(l *net.UnixListener) {
@@ -131,7 +146,8 @@ func (s *sudoServer) serve(l *net.UnixListener) {
 }
 
 func (s *sudoServer) handle(conn *net.UnixConn) {
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	patience := afterRunning(10*time.Second, func() { conn.SetDeadline(time.Now()) })
+	defer func() { patience() }()
 	var req sudoRequest
 	fds, err := receiveMessage(conn, &req, 3)
 	defer func() {
@@ -190,6 +206,7 @@ func (s *sudoServer) handle(conn *net.UnixConn) {
 	} else {
 		sendMessage(conn, sudoStarted{})
 	}
+	patience()
 	conn.SetDeadline(time.Time{})
 	if req.Background {
 		return
@@ -222,7 +239,7 @@ func (s *sudoServer) handle(conn *net.UnixConn) {
 	if status.Signaled() {
 		end = sudoEnded{ExitCode: 128 + int(status.Signal()), Signal: int(status.Signal())}
 	}
-	conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	patience = afterRunning(10*time.Second, func() { conn.SetDeadline(time.Now()) })
 	sendMessage(conn, end)
 	conn.Close()
 	gone.Wait()

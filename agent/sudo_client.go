@@ -384,9 +384,11 @@ func (r *terminalRelay) resize() { setWindowSize(r.master, r.caller.size()) }
 
 // finish shows what is left and gives the terminal back.
 func (r *terminalRelay) finish() {
+	over := make(chan struct{})
+	defer afterRunning(200*time.Millisecond, func() { close(over) })()
 	select {
 	case <-r.drained:
-	case <-time.After(200 * time.Millisecond): // something in the background keeps it open
+	case <-over: // something in the background keeps it open
 	}
 	if r.raw {
 		r.caller.restore()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -32,6 +33,7 @@ func withSudo(t *testing.T) (*testAgent, map[string]string) {
 	if err := server.open(user, user); err != nil {
 		t.Fatal(err)
 	}
+	a.sudo = server
 	return a, map[string]string{"PATH": bin + ":" + defaultPath, "PADDOCK_TEST_SUDO_SOCKET": socket}
 }
 
@@ -70,6 +72,51 @@ func TestSudoRunsACommandAsRoot(t *testing.T) {
 		if r.stdout != c.stdout || stderr != c.stderr || r.exit.ExitCode != c.code {
 			t.Errorf("%s\n got %q %q %d\nwant %q %q %d", c.cmd, r.stdout, r.stderr, r.exit.ExitCode, c.stdout, c.stderr, c.code)
 		}
+	}
+}
+
+func TestSudoIsClosedAndOpenedAgain(t *testing.T) {
+	a, env := withSudo(t)
+	server := a.sudo
+	user, _ := a.agent.accounts.find("user")
+	inode := func() uint64 {
+		fi, err := os.Stat(server.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fi.Sys().(*syscall.Stat_t).Ino
+	}
+	before := inode()
+	if err := server.open(user, account{UID: 54999}); err != nil || inode() != before {
+		t.Errorf("an open socket was replaced: %v", err)
+	}
+	if r := a.run(map[string]any{"cmd": "sudo id -u", "env": env, "user": "54999", "cwd": "/"}); r.stdout != "0\n" {
+		t.Errorf("the default user: %q %q", r.stdout, r.stderr)
+	}
+	long := a.start(map[string]any{"cmd": "sudo sh -c 'read x; id -u'", "env": env, "stdin": true})
+	eventually(t, "sudo runs", func() bool { return server.active.Load() == 1 })
+	server.close()
+	server.close()
+	if r := a.run(map[string]any{"cmd": "sudo id -u", "env": env}); r.exit.ExitCode != 1 {
+		t.Errorf("%q %+v", r.stdout, r.exit)
+	}
+	a.call("POST", "/v1/processes/"+long.ID+"/stdin", []byte("\n"))
+	_, output := a.call("GET", "/v1/processes/"+long.ID+"/output?follow=true", nil)
+	if r := a.resultOf([]byte(output)); r.stdout != "0\n" {
+		t.Errorf("what ran already: %q %q", r.stdout, r.stderr)
+	}
+	if err := server.open(user, user); err != nil {
+		t.Fatal(err)
+	}
+	if r := a.run(map[string]any{"cmd": "sudo id -u", "env": env}); r.stdout != "0\n" {
+		t.Errorf("%q %q", r.stdout, r.stderr)
+	}
+	os.Remove(server.path) // by somebody in the sandbox
+	if err := server.open(user, user); err != nil {
+		t.Fatal(err)
+	}
+	if r := a.run(map[string]any{"cmd": "sudo id -u", "env": env}); r.stdout != "0\n" {
+		t.Errorf("%q %q", r.stdout, r.stderr)
 	}
 }
 

@@ -89,7 +89,7 @@ func (w *watch) look() time.Duration {
 
 func (w *watch) lookAtCount() time.Duration {
 	if w.pids.excess() == 0 {
-		if w.excesses > 0 && w.pids.count() < w.pids.limit/2 {
+		if w.excesses > 0 && w.pids.count() < int(w.pids.limit.Load())/2 {
 			w.excesses = 0
 		}
 		return w.pids.untilNextCheck()
@@ -118,7 +118,7 @@ func (w *watch) endSurplus() {
 		}
 	}
 	// A bomb that goes on from what was left is met again at once; then less is left.
-	surplus := chooseSurplus(all, w.pids.limit/2>>w.excesses)
+	surplus := chooseSurplus(all, int(w.pids.limit.Load())/2>>w.excesses)
 	for _, c := range surplus {
 		syscall.Kill(c.pid, syscall.SIGKILL)
 	}

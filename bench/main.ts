@@ -11,9 +11,10 @@ import { egress } from './scenarios/egress.ts';
 import { files } from './scenarios/files.ts';
 import { idle } from './scenarios/idle.ts';
 import { neighbours } from './scenarios/neighbours.ts';
+import { pauses } from './scenarios/pauses.ts';
 import { startup } from './scenarios/startup.ts';
 
-const scenarios: readonly Scenario[] = [startup, creates, commands, files, egress, idle, neighbours];
+const scenarios: readonly Scenario[] = [startup, creates, commands, files, egress, pauses, idle, neighbours];
 
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string' }, json: { type: 'string' } } });
 const machine = {

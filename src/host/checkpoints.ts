@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { mkdir, open, readFile, readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PaddockError } from '../core/errors.ts';
 import type { CheckpointRef } from '../core/host.ts';
 import { Hashing } from './hashing.ts';
@@ -14,6 +15,8 @@ const diskFloorBytes = 2 * 1024 * 1024 * 1024;
 /** Files that were found sound are not read again within this time: a fork reads one checkpoint many times over. */
 const soundForMs = 60_000;
 const verifyWithinMs = 10 * 60_000;
+/** For hashes that are still missing when the server stops; the next start computes the rest, of files that may have changed by then. */
+const hashOnWithinMs = 5_000;
 
 /** A checkpoint that is being written. */
 export interface Draft {
@@ -176,6 +179,7 @@ export class Checkpoints {
   }
 
   async close(): Promise<void> {
+    await Promise.race([this.#background, sleep(hashOnWithinMs, undefined, { ref: false })]);
     this.#closed.abort(new Error('the server is stopping'));
     await this.#background;
     await this.#hashing.close();

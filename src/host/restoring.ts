@@ -63,20 +63,20 @@ export class Restoring {
     const template = this.#assertRestorable(manifest);
     using _memory = await room.reserve(manifest.ref.memoryBytes);
     using _turn = await guests.boots.enter(signal);
-    // Beside the restore, which takes longer: a guest from damaged files gets no identity, and is ended.
+    // Beside the restore, which takes longer. A guest from damaged files is ended before it gets an identity.
     const intact = checkpoints.verify(manifest);
-    intact.catch(() => {});
-    const guest = await this.#load(spec, { dir, template, build: manifest.ref.build, agent: manifest.ref.agent }, signal).catch(async (reason: unknown) => {
-      // Damage explains whatever else went wrong.
-      await untilAborted(intact, signal);
-      throw reason;
-    });
+    const damage = new AbortController();
+    intact.catch((reason: unknown) => damage.abort(reason));
+    const limit = AbortSignal.any([signal, damage.signal]);
+    let guest: RestoredGuest | undefined;
     try {
-      await untilAborted(intact, signal);
-      await this.#identify(guest, spec, signal);
+      guest = await this.#load(spec, { dir, template, build: manifest.ref.build, agent: manifest.ref.agent }, limit);
+      await untilAborted(intact, limit);
+      await this.#identify(guest, spec, limit);
       return guest;
     } catch (reason) {
-      await this.#abandon(guest);
+      if (guest !== undefined) await this.#abandon(guest);
+      await untilAborted(intact, signal); // damage explains whatever else went wrong
       throw reason;
     }
   }

@@ -150,15 +150,18 @@ test('metrics are one sample of what the sandbox really uses', async () => {
   await sandbox.kill();
 });
 
-test('lifecycle "kill" is accepted and echoed, "pause" is refused by name', async () => {
-  const created = await server.call('POST', '/sandboxes', { json: { lifecycle: { on_timeout: 'kill', auto_resume: false } } });
-  assert.equal(created.status, 201);
-  assert.deepEqual(created.json.lifecycle, { on_timeout: 'kill', auto_resume: false });
-  await Sandbox.kill(created.json.sandbox_id);
-
-  const refused = await server.call('POST', '/sandboxes', { json: { lifecycle: { on_timeout: 'pause', auto_resume: true } } });
-  assert.equal(refused.status, 400);
-  assert.match(refused.json.message, /lifecycle\.on_timeout/);
+test('a lifecycle is echoed as it was asked for, and a wrong one is refused by its field', async () => {
+  for (const lifecycle of [{ on_timeout: 'kill', auto_resume: false }, { on_timeout: 'pause', auto_resume: true }, { auto_delete_seconds: 0, max_lifetime_seconds: 900 }]) {
+    const created = await server.call('POST', '/sandboxes', { json: { lifecycle } });
+    assert.equal(created.status, 201);
+    assert.deepEqual(created.json.lifecycle, lifecycle);
+    await Sandbox.kill(created.json.sandbox_id);
+  }
+  for (const [field, value] of [['on_timeout', 'sleep'], ['auto_resume', 'yes'], ['auto_delete_seconds', -1], ['max_lifetime_seconds', 0], ['max_lifetime_seconds', 1.5]] as const) {
+    const refused = await server.call('POST', '/sandboxes', { json: { lifecycle: { [field]: value } } });
+    assert.equal(refused.status, 400, field);
+    assert.match(refused.json.message, new RegExp(`lifecycle.${field}`));
+  }
 });
 
 test('only a sandbox that came to be is listed: a refused create leaves nothing', async () => {

@@ -22,7 +22,7 @@ function assertSentence({ code, stderr }: CommandOutcome, ...says: RegExp[]): vo
 test('help names every command and every setting', async () => {
   const { code, stdout } = await server.paddock(['help']);
   assert.equal(code, 0);
-  for (const word of ['start', 'stop --all', 'doctor', 'keys create', 'gc', 'PADDOCK_LISTEN', 'PADDOCK_DATA_DIR', 'PADDOCK_DOMAIN', 'PADDOCK_API_KEY', 'PADDOCK_RUNSC']) assert.ok(stdout.includes(word), word);
+  for (const word of ['start', 'stop --all', 'stop --pause', 'doctor', 'keys create', 'gc', 'PADDOCK_LISTEN', 'PADDOCK_DATA_DIR', 'PADDOCK_DOMAIN', 'PADDOCK_API_KEY', 'PADDOCK_RUNSC']) assert.ok(stdout.includes(word), word);
   assert.match((await server.paddock(['version'])).stdout, /^\d+\.\d+\.\d+\n$/);
 });
 
@@ -30,7 +30,7 @@ test('what is not understood is refused with a sentence', async () => {
   assertSentence(await server.paddock(['launch']), /launch/, /help/);
   assertSentence(await server.paddock(['start', '--fast']), /--fast/);
   assertSentence(await server.paddock(['keys']), /Usage/);
-  assertSentence(await server.paddock(['stop', '--pause']), /not available/);
+  assertSentence(await server.paddock(['stop', '--pause', '--all']), /not both/);
 });
 
 test('a setting that cannot be is refused by its name', async () => {
