@@ -11,18 +11,20 @@ import { Connections, isLoopback } from './connections.ts';
 import { explained, stale } from './data-plane-errors.ts';
 import type { RouteDependencies, Scope, SuperserveDependencies } from './dependencies.ts';
 import { answerTo, SuperserveError } from './errors.ts';
+import { readSandboxId } from './ids.ts';
 import { PreviewEntrance } from './preview-entrance.ts';
 import { PreviewTokens } from './preview-token.ts';
 import { agentRoutes } from './routes/agent.ts';
 import { lifecycleRoutes } from './routes/lifecycle.ts';
 import { observeRoutes } from './routes/observe.ts';
 import { previewRoutes } from './routes/previews.ts';
-import { sandboxRoutes } from './routes/sandboxes.ts';
+import { notFound, sandboxRoutes } from './routes/sandboxes.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
 import { templateRoutes } from './routes/templates.ts';
 import { unavailableRoutes } from './routes/unavailable.ts';
 import { agentPrefix, controlPrefix, Routing, type AgentTarget } from './routing.ts';
 import { invalidToken, Sockets } from './sockets.ts';
+import { statusOf } from './status.ts';
 import { Throttle } from './throttle.ts';
 
 declare module 'fastify' {
@@ -81,6 +83,7 @@ export class SuperserveWire {
     app.get('/health', async () => ({ status: 'ok', version: '0.1.0' }));
     await app.register(async (instance) => {
       const scope = instance as Scope;
+      scope.setErrorHandler(async (error, request, reply) => sendError(await withoutDeleted(deps, error, request), request, reply));
       scope.addHook('onRequest', async (request, reply) => {
         // Everybody behind a gateway or reverse proxy has the loopback address.
         if (!isLoopback(request.ip)) ofAddress.take(request.ip, reply);
@@ -138,6 +141,14 @@ function prepare(app: Scope): void {
   app.addHook('onRequest', async (_request, reply) => {
     reply.headers(securityHeaders);
   });
+}
+
+/** A sandbox that was deleted is not found on this wire; the core still knows why it ended. */
+async function withoutDeleted({ sandboxes }: RouteDependencies, error: unknown, request: FastifyRequest): Promise<unknown> {
+  const id = readSandboxId((request.params as { id?: string } | undefined)?.id ?? '');
+  if (!(error instanceof PaddockError) || error.code !== 'gone' || id === null) return error;
+  const sandbox = await sandboxes.get(request.principal, { id }).catch(() => null);
+  return sandbox === null || statusOf(sandbox) === 'deleted' ? notFound(id) : error;
 }
 
 async function unknownCall(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {

@@ -9,7 +9,8 @@ import { readPath } from '../file-paths.ts';
 import { parseId } from '../ids.ts';
 import { choice, parsePage, single, type RawQuery } from '../list-query.ts';
 import { parseTime } from '../times.ts';
-import { SandboxParams } from './sandboxes.ts';
+import { statusOf } from '../status.ts';
+import { notFound, SandboxParams } from './sandboxes.ts';
 
 const defaultNetworkLimit = 50;
 const mostNetworkRows = 1000;
@@ -21,6 +22,8 @@ export function observeRoutes(app: Scope, { networks, events, files, sandboxes }
     const raw = request.query as RawQuery;
     const [before, since] = [single(raw, 'before'), single(raw, 'since')];
     const verdict = choice(raw, 'verdict', ['', 'allowed', 'blocked', 'failed'] as const, '');
+    const sandbox = await sandboxes.get(request.principal, parseId(request.params.id));
+    if (statusOf(sandbox) === 'deleted') throw notFound(request.params.id);
     const page = await networks.connections(request.principal, parseId(request.params.id), {
       limit: networkLimit(single(raw, 'limit')),
       ...(verdict === '' ? {} : { verdict }),
