@@ -242,6 +242,7 @@ func TestWhatIsReservedWaitsForItsReaders(t *testing.T) {
 	if frames := parseFrames(t, got); kinds(frames) != "1212" || frames[0].number != 5 || !passes(blocked) {
 		t.Errorf("%v", frames)
 	}
+	back.leave()
 	// Nobody comes back: it goes on after a while, or when nobody is expected any more.
 	for _, c := range []struct {
 		name string

@@ -7,7 +7,7 @@ import type { Runtime } from './runtime.ts';
 import type { Slots } from './slots.ts';
 
 const answerWithinMs = 10_000;
-/** One that does not answer for so long, and may be paused, is. */
+/** One that may be paused, and does not answer for so long, is. */
 const pausedAfterMs = 5_000;
 
 /** Finds the guest of an earlier server again, and makes it run if that server left it standing still. */
@@ -18,12 +18,11 @@ export async function reattach({ ref, agentToken }: KnownGuest, runtime: Runtime
   runtime.thaw(ref.container);
   const client = new AgentClient(ref.address, agentToken, () => runtime.isAlive(ref));
   try {
-    if (runtime.mayBePaused(ref)) {
-      // One resume too many would end it.
-      const runs = await untilHeard(client, AbortSignal.timeout(pausedAfterMs)).then(() => true, () => false);
-      if (runs) runtime.forgetPause(ref);
-      else await runtime.resume(ref);
-    }
+    const state = runtime.pauseState(ref);
+    // One resume too many would end it.
+    const runs = state === 'unknown' && (await untilHeard(client, AbortSignal.timeout(pausedAfterMs)).then(() => true, () => false));
+    if (runs) runtime.forgetPause(ref);
+    else if (state !== 'running') await runtime.resume(ref);
     await client.untilListening(AbortSignal.timeout(answerWithinMs), answerWithinMs);
     await client.processes(AbortSignal.timeout(5_000)); // proves that the guest knows its token
     return { guest: { slot, handle: ref, client } };

@@ -24,6 +24,9 @@ export interface SavedGuest {
   readonly limits: Limits;
 }
 
+/** Unknown when the server ended, or lost patience, in the middle of a pause or a resume. */
+export type PauseState = 'running' | 'paused' | 'unknown';
+
 /**
  * What runs guests. A runtime knows processes, files and cgroups of the host; of agents, sandboxes and networks beyond a
  * namespace's name it knows nothing.
@@ -40,9 +43,9 @@ export interface Runtime {
   pause(handle: RuntimeHandle): Promise<void>;
   /** The counterpart of one `pause`; never to be called without. */
   resume(handle: RuntimeHandle): Promise<void>;
-  /** Whether the guest may stand paused: true from before a pause until after its resume, also over restarts of the server. */
-  mayBePaused(handle: RuntimeHandle): boolean;
-  /** For a guest that proves to run: nobody resumed it, and nobody has to. */
+  /** Known over restarts of the server too. */
+  pauseState(handle: RuntimeHandle): PauseState;
+  /** For a guest of unknown state that proves to run: nobody has to resume it. */
   forgetPause(handle: RuntimeHandle): void;
   /** Writes a paused guest into an empty directory. Whatever comes of it, the guest stays as it is: paused and whole, unless it dies. */
   save(handle: RuntimeHandle, dir: string, limits: { readonly signal: AbortSignal; readonly deadlineMs: number }): Promise<void>;

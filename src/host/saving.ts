@@ -69,7 +69,7 @@ export class Saving {
 
   /** Lets a guest that stands still go on. Does nothing to one that does not. */
   async goOn({ handle, client }: Savable): Promise<void> {
-    if (this.#runtime.mayBePaused(handle) && this.#runtime.isAlive(handle)) await this.#runtime.resume(handle);
+    if (this.#runtime.pauseState(handle) !== 'running' && this.#runtime.isAlive(handle)) await this.#runtime.resume(handle);
     client.release();
   }
 

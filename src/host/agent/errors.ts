@@ -19,8 +19,19 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   connection_refused: 'not_listening',
 };
 
+/** An error answer of the agent, with its HTTP status. */
+export class AgentRefusal extends PaddockError {
+  readonly status: number;
+
+  constructor(code: ErrorCode, message: string, status: number) {
+    super(code, message);
+    this.name = 'AgentRefusal';
+    this.status = status;
+  }
+}
+
 /** An error answer of the agent. Its message comes from inside the sandbox: bounded and without control characters. */
-export function fromAgentAnswer(status: number, body: string): PaddockError {
+export function fromAgentAnswer(status: number, body: string): AgentRefusal {
   let word = '';
   let message = '';
   try {
@@ -33,8 +44,8 @@ export function fromAgentAnswer(status: number, body: string): PaddockError {
   // eslint-disable-next-line no-control-regex
   const text = message.replace(/[\u0000-\u001f\u007f]+/g, ' ').slice(0, 500);
   const code = codes[word];
-  if (code !== undefined) return new PaddockError(code, text || `the sandbox refused: ${word}`);
-  return new PaddockError('unprocessable', text || `the sandbox's agent answered with status ${status}`);
+  if (code !== undefined) return new AgentRefusal(code, text || `the sandbox refused: ${word}`, status);
+  return new AgentRefusal('unprocessable', text || `the sandbox's agent answered with status ${status}`, status);
 }
 
 /**

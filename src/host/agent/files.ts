@@ -1,22 +1,21 @@
 import type { Readable } from 'node:stream';
 import type { FileEntry, GuestFiles } from '../../core/host.ts';
-import { readAll } from './answer.ts';
-import type { AgentAnswer, AgentRequest } from './client.ts';
-import { AgentProtocolError, type Json, numberField, parseJson, stringField } from './frames.ts';
+import type { AgentConnection, AgentRequest } from './connection.ts';
+import { AgentProtocolError, type Json, numberField, stringField } from './frames.ts';
 
 const listingLimit = 64 * 1024 * 1024;
 const types: ReadonlySet<string> = new Set(['file', 'dir', 'symlink', 'other']);
 
 /** Files of a guest through its agent. */
 export class AgentFiles implements GuestFiles {
-  readonly #request: (request: AgentRequest) => Promise<AgentAnswer>;
+  readonly #connection: AgentConnection;
 
-  constructor(request: (request: AgentRequest) => Promise<AgentAnswer>) {
-    this.#request = request;
+  constructor(connection: AgentConnection) {
+    this.#connection = connection;
   }
 
   async read(path: string, user: string | undefined, signal: AbortSignal): Promise<{ size: number; body: Readable }> {
-    const { headers, body } = await this.#request({ method: 'GET', path: `/v1/files?${query({ path, user })}`, signal });
+    const { headers, body } = await this.#connection.request({ method: 'GET', path: `/v1/files?${query({ path, user })}`, signal, kind: 'transfer' });
     const size = Number(headers['content-length']);
     if (!Number.isSafeInteger(size) || size < 0) {
       body.destroy();
@@ -27,7 +26,7 @@ export class AgentFiles implements GuestFiles {
 
   async write(path: string, user: string | undefined, body: Readable | Uint8Array, signal: AbortSignal): Promise<{ path: string; size: number }> {
     // No deadline of its own: the upload takes what its sender takes; the signal ends it.
-    const json = await this.#json({ method: 'PUT', path: `/v1/files?${query({ path, user })}`, body, signal, deadlineMs: 0 });
+    const json = await this.#json({ method: 'PUT', path: `/v1/files?${query({ path, user })}`, body, signal, deadlineMs: 0, kind: 'transfer' });
     return { path: stringField(json, 'path'), size: numberField(json, 'size') };
   }
 
@@ -54,9 +53,8 @@ export class AgentFiles implements GuestFiles {
     return (await this.#json({ method: 'POST', path: '/v1/files/mkdir', json: { path, user }, signal }))['created'] === true;
   }
 
-  async #json(request: AgentRequest): Promise<Json> {
-    const { body } = await this.#request(request);
-    return parseJson(await readAll(body, listingLimit));
+  #json(request: AgentRequest): Promise<Json> {
+    return this.#connection.json(request, listingLimit);
   }
 }
 

@@ -10,7 +10,7 @@ import type { Artefact, Artefacts } from '../artefacts.ts';
 import { type Cgroup, type CgroupStats, type CgroupVersion, childCgroups, detectCgroupVersion, openCgroup } from '../cgroup.ts';
 import type { Instance } from '../instance.ts';
 import { bootId, isRunning, sendSignal, startTime } from '../process-table.ts';
-import type { Origin, Runtime, RuntimeHandle, SavedGuest } from '../runtime.ts';
+import type { Origin, PauseState, Runtime, RuntimeHandle, SavedGuest } from '../runtime.ts';
 import type { Slot } from '../slots.ts';
 import type { InstalledTemplate } from '../templates.ts';
 import { bundleConfig, hostMemoryLimit, originOf } from './bundle.ts';
@@ -108,12 +108,12 @@ export class GvisorRuntime implements Runtime {
     return this.#standstill.resume(handle);
   }
 
-  mayBePaused(handle: RuntimeHandle): boolean {
-    return this.#standstill.mayBePaused(handle.container);
+  pauseState(handle: RuntimeHandle): PauseState {
+    return this.#standstill.state(handle.container);
   }
 
   forgetPause(handle: RuntimeHandle): void {
-    this.#standstill.forgetPause(handle.container);
+    this.#standstill.forget(handle.container);
   }
 
   async save(handle: RuntimeHandle, dir: string, deadline: Deadline): Promise<void> {
