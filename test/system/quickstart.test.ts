@@ -2,16 +2,18 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { Sandbox } from '@declaw/sdk';
 import { examples, firstBlockBelow } from '../harness/documents.ts';
 import { repository, serverOfThisFile } from '../harness/server.ts';
+import { gatewayOfThisFile } from '../harness/superserve.ts';
 import { eventually, within } from '../harness/wait.ts';
 
 // What the documents tell the reader to type works, as it stands there, apart from the key and the port.
 
 const server = serverOfThisFile();
+const gateway = gatewayOfThisFile(server);
 const programs: Readonly<Record<string, readonly [string, string[], string]>> = {
   ts: [process.execPath, [], '.mts'],
   typescript: [process.execPath, [], '.mts'],
@@ -24,8 +26,10 @@ const programs: Readonly<Record<string, readonly [string, string[], string]>> = 
 /** A directory as the reader has it after `npm install @declaw/sdk`. */
 function readersDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'paddock-reader-'));
-  mkdirSync(join(directory, 'node_modules/@declaw'), { recursive: true });
-  symlinkSync(join(repository, 'node_modules/@declaw/sdk'), join(directory, 'node_modules/@declaw/sdk'));
+  for (const sdk of ['@declaw/sdk', '@superserve/sdk']) {
+    mkdirSync(join(directory, 'node_modules', dirname(sdk)), { recursive: true });
+    symlinkSync(join(repository, 'node_modules', sdk), join(directory, 'node_modules', sdk));
+  }
   writeFileSync(join(directory, 'package.json'), '{"private": true}\n');
   return directory;
 }
@@ -38,7 +42,7 @@ async function run(directory: string, language: string, code: string): Promise<s
   const child = spawn(program, [...(args ?? []), file], {
     cwd: directory,
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { PATH: process.env['PATH'] ?? '/usr/bin:/bin', HOME: directory, DECLAW_DOMAIN: `127.0.0.1:${server.port}`, DECLAW_API_KEY: server.apiKey },
+    env: { PATH: process.env['PATH'] ?? '/usr/bin:/bin', HOME: directory, DECLAW_DOMAIN: `127.0.0.1:${server.port}`, DECLAW_API_KEY: server.apiKey, ...(code.includes('@superserve/sdk') ? { ...gateway.environment, SUPERSERVE_API_KEY: server.apiKey } : {}) },
   });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text: string) => (output += text));
@@ -85,6 +89,13 @@ for (const { document, name, steps, outputs } of examples()) {
     }
   });
 }
+
+test('the lines that README shows for the gateway are those that it prints', () => {
+  const [, shown = ''] = /<!-- lines: superserve -->\n```bash\n(.*?)```/s.exec(readFileSync(join(repository, 'README.md'), 'utf8')) ?? [];
+  const lines = Object.fromEntries([...shown.matchAll(/(\w+)=(\S+)/g)].map(([, name = '', value = '']) => [name, value]));
+  const own = (value: string): string => value.replace(/127\.0\.0\.1:\d+/g, '127.0.0.1').replace(/^\/.*(?=\/gateway\/)/, '');
+  assert.deepEqual(Object.entries(lines).map(([name, value]) => [name, own(value)]), Object.entries(gateway.environment).map(([name, value]) => [name, own(value)]));
+});
 
 test('the snippet that the server prints at its start runs', async () => {
   const program = /node --input-type=module -e "\n(.*?)\n {2}"/s.exec(server.log)?.[1];
