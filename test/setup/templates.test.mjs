@@ -194,8 +194,22 @@ test('the digest follows the recipe and the mirror of the sandboxes', async () =
   assert.deepEqual(await title(process.env), []);
   assert.deepEqual(
     await title({ PADDOCK_TEMPLATE_APT_MIRROR: 'http://another.test/debian' }),
-    ['base', 'node', 'python'].map((name) => `Building the template ${name}`),
+    ['base', 'node', 'python', 'superserve/base', 'superserve/node-22', 'superserve/python-3.11'].map((name) => `Building the template ${name}`),
   );
+});
+
+test('a template that may come later is only announced to a server that starts, in a directory without a slash', async () => {
+  const recipes = [(await readRecipes()).find(({ name }) => name === 'base'), { ...tiny(['touch /late']), name: 'maker/late', later: true }];
+  const context = { places: scratch.places, machine: assertSuitable(), env: process.env, recipes };
+  assert.deepEqual(await planTemplates({ ...context, later: false }), []);
+  const home = join(scratch.places.templates, 'maker-late');
+  assert.equal((await readJson(join(home, 'building.json'))).name, 'maker/late');
+  const [{ title, work }] = await planTemplates(context);
+  assert.equal(title, 'Building the template maker/late');
+  await work();
+  const { manifest } = await readJson(join(home, 'current.json'));
+  assert.equal((await readJson(manifest)).name, 'maker/late');
+  assert.equal(await readJson(join(home, 'building.json')), undefined);
 });
 
 const unfinished = async () => (await readdir(scratch.places.templates)).filter((name) => name.startsWith('.build-'));
