@@ -4,10 +4,10 @@ import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { PaddockError } from '../core/errors.ts';
 import type { CheckpointOptions, CheckpointRef, Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery, RestoreSpec } from '../core/host.ts';
-import type { SandboxId, TeamId } from '../core/ids.ts';
+import type { SandboxId } from '../core/ids.ts';
 import type { ConnectionEvent } from '../core/network/egress.ts';
 import type { NetworkPolicy } from '../core/network/rules.ts';
-import { agentPort, agentProtocol } from './agent/client.ts';
+import { agentProtocol } from './agent/client.ts';
 import { openArtefacts } from './artefacts.ts';
 import { openCgroup } from './cgroup.ts';
 import { Checkpoints } from './checkpoints.ts';
@@ -20,12 +20,13 @@ import { KeptGuests } from './kept.ts';
 import type { HostLog } from './log.ts';
 import { ensureGateway, removeGateway } from './network/gateway.ts';
 import { reattach } from './reattach.ts';
-import { type RestoredGuest, Restoring } from './restoring.ts';
+import { Restoring } from './restoring.ts';
 import { Room } from './room.ts';
 import type { Runtime } from './runtime.ts';
-import { type Savable, Saving } from './saving.ts';
+import { Saving } from './saving.ts';
 import { Slots } from './slots.ts';
 import { type InstalledTemplates, loadTemplates } from './templates.ts';
+import { type Tenant, Tenants } from './tenants.ts';
 
 export interface HostOptions {
   readonly dataDir: string;
@@ -39,17 +40,6 @@ export interface HostOptions {
   readonly keptSeconds?: number | undefined;
   readonly egress: EgressOptions;
   readonly log: HostLog;
-}
-
-/** A guest with an identity. */
-interface Tenant extends Savable {
-  readonly teamId: TeamId;
-  readonly ending: AbortController;
-  /** Stands still after its checkpoint, until somebody decides what becomes of it. */
-  held: boolean;
-  /** What is saved or let go of goes one after the other. */
-  turn: Promise<unknown>;
-  cpu: { readonly at: number; readonly micros: number };
 }
 
 /** How often the guests' processes are looked at. A death is noticed within this time. */
@@ -71,8 +61,7 @@ export class LocalHost implements Host {
   readonly #saving: Saving;
   readonly #restoring: Restoring;
   readonly #log: HostLog;
-  readonly #tenants = new Map<SandboxId, Tenant>();
-  readonly #endings = new Map<SandboxId, Promise<void>>();
+  readonly #tenants: Tenants;
   readonly #closing = new AbortController();
   #deathListener: (id: SandboxId, death: GuestDeath) => void = () => {};
   #pulse: NodeJS.Timeout | null = null;
@@ -92,6 +81,10 @@ export class LocalHost implements Host {
     this.#checkpoints = new Checkpoints(join(instance.dataDir, 'checkpoints'), log);
     const keptLimits = { memoryBytes: options.keptMemoryMb === undefined ? totalmem() / 4 : options.keptMemoryMb * 1024 * 1024, seconds: options.keptSeconds ?? 600 };
     this.#kept = new KeptGuests(runtime, keptLimits, (guest) => this.#guests.dispose(guest), log);
+    this.#tenants = new Tenants(async (tenant) => {
+      await this.#egress.expel(tenant.slot.address); // it must lead nowhere before the slot can become somebody else's
+      await this.#guests.dispose(tenant);
+    });
     this.#saving = new Saving(runtime, this.#checkpoints, log);
     this.#restoring = new Restoring({ runtime, templates, checkpoints: this.#checkpoints, slots: this.#slots, guests: this.#guests, room: this.#room, egress: this.#egress });
   }
@@ -119,13 +112,7 @@ export class LocalHost implements Host {
       await this.#guests.dispose({ slot, handle });
       throw reason;
     }
-    return this.#settle(sandboxId, spec.teamId, { slot, handle, client }, agentProtocol);
-  }
-
-  #settle(id: SandboxId, teamId: TeamId, { slot, handle, client }: RestoredGuest, protocol: number): GuestRef {
-    const ending = new AbortController();
-    this.#tenants.set(id, { teamId, slot, handle, client, agentProtocol: protocol, ending, ended: ending.signal, held: false, turn: Promise.resolve(), cpu: { at: Date.now(), micros: 0 } });
-    return { ...handle, slot: slot.number, address: slot.address, agentPort, agentProtocol: protocol };
+    return this.#tenants.settle(sandboxId, spec.teamId, { slot, handle, client }, agentProtocol);
   }
 
   async recover(known: ReadonlyMap<SandboxId, KnownGuest>): Promise<ReadonlyMap<SandboxId, Recovery>> {
@@ -147,13 +134,13 @@ export class LocalHost implements Host {
   async #attach(id: SandboxId, known: KnownGuest): Promise<Recovery> {
     const found = await reattach(known, this.#runtime, this.#slots);
     if ('death' in found) return { alive: false, death: found.death };
-    this.#settle(id, known.teamId, found.guest, known.ref.agentProtocol);
+    this.#tenants.settle(id, known.teamId, found.guest, known.ref.agentProtocol);
     return { alive: true };
   }
 
   /** Ends and removes everything of this instance that no tenant uses. */
   async #sweep(): Promise<void> {
-    const tenants = [...this.#tenants.values()];
+    const tenants = this.#tenants.all();
     const containers = new Set(tenants.map((tenant) => tenant.handle.container));
     const slots = new Set(tenants.map((tenant) => tenant.slot.number));
     const orphans = [...(await this.#runtime.containers())].filter((container) => !containers.has(container));
@@ -164,11 +151,11 @@ export class LocalHost implements Host {
   }
 
   guest(id: SandboxId): Guest {
-    return this.#tenant(id).client;
+    return this.#tenants.get(id).client;
   }
 
   async setNetwork(id: SandboxId, policy: NetworkPolicy): Promise<void> {
-    const { slot, teamId } = this.#tenant(id);
+    const { slot, teamId } = this.#tenants.get(id);
     await this.#egress.admit({ sandboxId: id, teamId, address: slot.address, policy });
   }
 
@@ -177,7 +164,7 @@ export class LocalHost implements Host {
   }
 
   async usage(id: SandboxId): Promise<GuestUsage> {
-    const tenant = this.#tenant(id);
+    const tenant = this.#tenants.get(id);
     const { cpuMicros, memoryBytes } = this.#runtime.stats(tenant.handle.container);
     const at = Date.now();
     const elapsedMs = Math.max(1, at - tenant.cpu.at);
@@ -187,64 +174,71 @@ export class LocalHost implements Host {
   }
 
   async destroy(id: SandboxId): Promise<void> {
-    const tenant = this.#tenants.get(id);
-    if (tenant === undefined) await this.#endings.get(id);
-    else await this.#end(id, tenant, new PaddockError('gone', 'the sandbox has been ended'));
+    const tenant = this.#tenants.find(id);
+    if (tenant === undefined) await this.#tenants.departed(id);
+    else await this.#tenants.depart(id, this.#tenants.dismiss(tenant, new PaddockError('gone', 'the sandbox has been ended')));
     await this.#kept.evict({ sandboxId: id });
   }
 
   checkpoint(id: SandboxId, options: CheckpointOptions, signal: AbortSignal): Promise<CheckpointRef> {
-    const tenant = this.#tenant(id);
-    return this.#inTurn(tenant, async () => {
+    const tenant = this.#tenants.get(id);
+    return this.#tenants.inTurn(tenant, async () => {
       if (tenant.ended.aborted) throw new PaddockError('gone', 'the sandbox has ended');
-      if (tenant.held) throw new PaddockError('conflict', 'the sandbox is being paused');
+      if (tenant.held !== null) throw new PaddockError('conflict', 'the sandbox is being paused');
       const ref = await this.#saving.save(tenant, options, AbortSignal.any([signal, this.#closing.signal]));
-      tenant.held = options.hold;
+      if (options.hold) tenant.held = ref;
       return ref;
     });
   }
 
   proceed(id: SandboxId): Promise<void> {
-    const tenant = this.#tenant(id);
-    return this.#inTurn(tenant, async () => {
-      if (!tenant.held) return;
-      await this.#saving.goOn(tenant);
-      tenant.held = false;
-    });
+    const tenant = this.#tenants.get(id);
+    return this.#tenants.inTurn(tenant, () => this.#proceed(tenant));
+  }
+
+  async #proceed(tenant: Tenant): Promise<void> {
+    if (tenant.held === null) return;
+    await this.#saving.goOn(tenant);
+    tenant.held = null;
   }
 
   async retire(id: SandboxId, checkpointId: string, error: PaddockError): Promise<void> {
-    const tenant = this.#tenants.get(id);
-    if (tenant === undefined) return this.#endings.get(id);
-    const { slot, handle, client, held } = tenant;
-    client.end(error);
+    const tenant = this.#tenants.find(id);
+    if (tenant === undefined) return this.#tenants.departed(id);
+    const { slot, handle, held } = tenant;
+    // One that does not stand still where its checkpoint left it is no use any more.
+    if (held?.id !== checkpointId) return this.#tenants.depart(id, this.#tenants.dismiss(tenant, error));
+    tenant.client.end(error);
     tenant.ending.abort(error);
-    const letGo = async (): Promise<void> => {
+    const keep = async (): Promise<void> => {
       await this.#egress.expel(slot.address);
-      if (!held || !this.#runtime.isAlive(handle)) return this.#guests.dispose(tenant);
-      await this.#kept.keep({ sandboxId: id, checkpointId, slot, handle, memoryBytes: this.#runtime.stats(handle.container).memoryBytes });
+      await this.#kept.keep({ sandboxId: id, checkpointId, slot, handle, memoryBytes: held.memoryBytes });
     };
-    await this.#remember(id, letGo());
+    await this.#tenants.depart(id, keep());
   }
 
   async restore(spec: RestoreSpec, signal: AbortSignal): Promise<GuestRef> {
-    const id = spec.identity.sandboxId;
-    const { agentProtocol } = spec.checkpoint;
-    await this.#endings.get(id); // on its way into memory, perhaps
-    const kept = spec.sameSandbox ? this.#kept.take(spec.checkpoint.id, id) : null;
+    const { checkpoint, identity, teamId, sameSandbox } = spec;
+    const id = identity.sandboxId;
+    await this.#tenants.departed(id).catch(() => undefined); // on its way into memory, perhaps
+    const kept = sameSandbox ? this.#kept.take(checkpoint.id, id) : null;
     if (kept !== null) {
       try {
-        return this.#settle(id, spec.teamId, await this.#restoring.wake(kept, spec, signal), agentProtocol);
+        return this.#tenants.settle(id, teamId, await this.#restoring.wake(kept, spec, signal), checkpoint.agentProtocol);
       } catch (reason) {
         if (signal.aborted) throw reason;
         this.#log.warn({ err: reason, sandbox: id }, 'a kept guest could not be woken; its checkpoint is used instead');
       }
     }
     const guest = await this.#restoring.fromDisk(spec, signal);
-    const before = this.#tenants.get(id);
-    const ref = this.#settle(id, spec.teamId, guest, agentProtocol);
-    if (before !== undefined) await this.#dismiss(before, new PaddockError('conflict', 'the sandbox was restored from a snapshot; what ran in it before has ended', { reason: 'restored' }));
-    if (spec.sameSandbox) await this.#kept.evict({ sandboxId: id });
+    const before = this.#tenants.find(id);
+    const ref = this.#tenants.settle(id, teamId, guest, checkpoint.agentProtocol);
+    try {
+      if (before !== undefined) await this.#tenants.dismiss(before, new PaddockError('conflict', 'the sandbox was restored from a snapshot; what ran in it before has ended', { reason: 'restored' }));
+      if (sameSandbox) await this.#kept.evict({ sandboxId: id });
+    } catch (reason) {
+      this.#log.error({ err: reason, sandbox: id }, 'a guest whose place another one has taken could not be cleaned up');
+    }
     return ref;
   }
 
@@ -269,7 +263,7 @@ export class LocalHost implements Host {
   async close(): Promise<void> {
     if (this.#pulse !== null) clearInterval(this.#pulse);
     this.#closing.abort(new PaddockError('guest_unreachable', 'the server is stopping; the sandbox goes on'));
-    await Promise.all([...this.#tenants.values()].map((tenant) => this.#leave(tenant)));
+    await Promise.all(this.#tenants.all().map((tenant) => this.#leave(tenant)));
     await this.#kept.evictAll();
     await this.#checkpoints.close();
     this.#egress.close();
@@ -280,7 +274,7 @@ export class LocalHost implements Host {
   /** Ends every guest and removes everything that this instance ever made on the machine, the data directory's state excepted. */
   async teardown(): Promise<void> {
     await this.close();
-    this.#tenants.clear();
+    this.#tenants.forgetAll();
     await this.#sweep();
     await this.#egress.end();
     await removeGateway(this.#instance);
@@ -289,60 +283,27 @@ export class LocalHost implements Host {
     rmSync(join(this.#instance.dataDir, 'host'), { recursive: true, force: true });
   }
 
-  #tenant(id: SandboxId): Tenant {
-    const tenant = this.#tenants.get(id);
-    if (tenant === undefined) throw new PaddockError('gone', 'the sandbox has ended');
-    return tenant;
-  }
-
-  #end(id: SandboxId, tenant: Tenant, error: PaddockError): Promise<void> {
-    return this.#remember(id, this.#dismiss(tenant, error));
-  }
-
-  /** Ends a guest. Its address must lead nowhere before the slot can become somebody else's. */
-  async #dismiss(tenant: Tenant, error: PaddockError): Promise<void> {
-    tenant.client.end(error);
-    tenant.ending.abort(error);
-    await this.#egress.expel(tenant.slot.address);
-    await this.#guests.dispose(tenant);
-    await tenant.turn;
-  }
-
   /** Sees to it that a guest which is left alone runs. */
   async #leave(tenant: Tenant): Promise<void> {
     await tenant.turn;
-    if (tenant.held) await this.#saving.goOn(tenant).catch((reason: unknown) => this.#log.warn({ err: reason, container: tenant.handle.container }, 'a held guest could not be made to go on; the next start does it'));
+    await this.#proceed(tenant).catch((reason: unknown) => this.#log.warn({ err: reason, container: tenant.handle.container }, 'a held guest could not be made to go on; the next start does it'));
     tenant.client.end(this.#closing.signal.reason as PaddockError);
-  }
-
-  #inTurn<T>(tenant: Tenant, work: () => Promise<T>): Promise<T> {
-    const turn = tenant.turn.then(work);
-    tenant.turn = turn.catch(() => undefined);
-    return turn;
   }
 
   #takePulse(): void {
     this.#kept.prune(() => this.#room.isTight());
-    for (const [id, tenant] of this.#tenants) {
+    for (const [id, tenant] of this.#tenants.entries()) {
       if (!this.#runtime.isAlive(tenant.handle)) {
-        this.#remember(id, this.#bury(id, tenant)).catch((reason: unknown) => this.#log.error({ err: reason, sandbox: id }, 'a dead guest could not be cleaned up'));
+        this.#tenants.depart(id, this.#bury(id, tenant)).catch((reason: unknown) => this.#log.error({ err: reason, sandbox: id }, 'a dead guest could not be cleaned up'));
       }
     }
   }
 
   async #bury(id: SandboxId, tenant: Tenant): Promise<void> {
     const death = await this.#runtime.autopsy(tenant.handle.container, tenant.slot);
-    const ended = this.#dismiss(tenant, new PaddockError('gone', `the sandbox has ended: ${death.reason}`, { reason: death.reason }));
+    const buried = this.#tenants.dismiss(tenant, new PaddockError('gone', `the sandbox has ended: ${death.reason}`, { reason: death.reason }));
     this.#deathListener(id, death);
-    await ended;
-  }
-
-  /** From here on the guest is nobody's; whoever asks for its end waits for this one. */
-  #remember(id: SandboxId, ending: Promise<void>): Promise<void> {
-    this.#tenants.delete(id);
-    const settled = ending.finally(() => this.#endings.delete(id));
-    this.#endings.set(id, settled);
-    return settled;
+    await buried;
   }
 }
 

@@ -11,8 +11,8 @@ import type { Slot } from './slots.ts';
 export const restorableProtocol = 2;
 
 const gib = 1024 * 1024 * 1024;
-/** For calls that are under way into the guest. */
-const settleMs = 50;
+/** For calls that are under way into the guest; what takes longer is cut. */
+const settleMs = 1000;
 
 /** A guest as far as saving it goes. */
 export interface Savable {
