@@ -1,5 +1,7 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
+import type { CreateSandbox } from '../../../core/create-input.ts';
 import type { Lap } from '../../../core/host.ts';
 import type { SandboxId, SnapshotId } from '../../../core/ids.ts';
 import type { Principal } from '../../../core/principal.ts';
@@ -32,6 +34,8 @@ const PatchBody = strict({
 });
 const readPatch = bodyReader(PatchBody);
 
+/** Milliseconds that a create waits for a template that is being built; the SDK gives up after 30 s. */
+const awaitsTemplateMs = 20_000;
 /** How many rows of a listing without a limit are read at once. */
 const pageSize = 500;
 
@@ -45,7 +49,7 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
     // Not the caller's signal: a create whose client has left goes on, and is found by its name.
     const sandbox =
       asked.snapshotId === null
-        ? await sandboxes.create(request.principal, createInput(asked, templates, settings, timing.lap), stopping.expired)
+        ? await fromTemplate(request.principal, createInput(asked, templates, settings, timing.lap))
         : await fromSnapshot(request.principal, asked, asked.snapshotId, timing.lap);
     return reply.code(201).header('server-timing', timing.header).send(withToken(sandbox));
   });
@@ -94,6 +98,13 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
     if (Object.keys(changes).length > 0) await sandboxes.update(request.principal, ref, updateOf(changes));
     return reply.code(204).send();
   });
+
+  async function fromTemplate(principal: Principal, input: CreateSandbox): Promise<Sandbox> {
+    // The first sandbox after the first start: better a little late than refused.
+    const until = Date.now() + awaitsTemplateMs;
+    while (!stopping.draining.aborted && templates.pending?.().includes(input.templateName) === true && Date.now() < until) await sleep(250, undefined, { signal: stopping.draining }).catch(() => {});
+    return sandboxes.create(principal, input, stopping.expired);
+  }
 
   async function fromSnapshot(principal: Principal, asked: CreateRequest, id: SnapshotId, lap: Lap): Promise<Sandbox> {
     try {
