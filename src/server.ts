@@ -5,7 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { listRoutes, type RouteTable } from './wire/route-table.ts';
 import { DataPlane } from './wire/data-plane.ts';
 import { declawWire } from './wire/declaw/index.ts';
+import type { NamingTable } from './core/identity.ts';
 import type { DeclawDependencies } from './wire/declaw/dependencies.ts';
+import { declawNaming } from './wire/declaw/naming.ts';
 import { HostEntrance, PortEntrance } from './wire/declaw/ports.ts';
 
 /** What the server is put together from. */
@@ -24,6 +26,9 @@ export interface Server {
    */
   close(): Promise<void>;
 }
+
+/** What each wire calls its sandboxes from within. */
+export const naming: NamingTable = { declaw: declawNaming };
 
 /** Milliseconds for requests under way when the server stops. */
 const graceMs = 1500;

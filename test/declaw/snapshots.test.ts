@@ -148,7 +148,7 @@ test('a restore that cannot be leaves the sandbox as it was, says why, and the r
   await server.start();
   const gone = await server.call('POST', `/sandboxes/${running.sandboxId}/resume`);
   assert.equal(gone.status, 404, gone.text);
-  assert.match(gone.json.message, /saved state.*no longer);
+  assert.match(gone.json.message, /saved state.*no longer/);
   assert.equal((await running.getInfo()).state, 'paused');
   assert.deepEqual(guestGroupsOf(server.dataDir), []);
   await running.kill({ wait: true });
