@@ -22,7 +22,7 @@ test('what is kept for convenience is given up, all of it if need be, before any
 test('memory for guests on their way counts as taken until they hold it', async () => {
   const room = new Room(tmpdir(), async () => false);
   assert.equal(room.isTight(), false);
-  const halves = [];
+  const halves: Disposable[] = [];
   await assert.rejects(async () => {
     // Never touched, so each would fit alone.
     for (let i = 0; i < 10_000; i++) halves.push(await room.reserve(256 * 1024 * 1024));

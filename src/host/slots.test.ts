@@ -50,3 +50,13 @@ test('when all addresses are taken, slots that are used for convenience only are
   for (const slot of [used, again]) await slots.discard(slot.number);
   await slots.close();
 });
+
+test('a slot can be built right after it was taken down', async () => {
+  const slots = new Slots(instance, { ahead: 0, diskMb: 64, log: silentLog });
+  for (let i = 0; i < 10; i++) {
+    const slot = await slots.claim(64, never);
+    assert.equal(slot.number, 1);
+    await slots.release(slot);
+  }
+  await slots.close();
+});
