@@ -14,6 +14,10 @@ import (
 // maxConnections bounds what the host side may open; a client pool needs a few dozen.
 const maxConnections = 4096
 
+// sendBuffer bounds what was given to a follower and has not left the sandbox: it is lost when the connection is cut, so
+// the output keeps more than that for being asked again.
+const sendBuffer = 512 << 10
+
 // connections are those that are open.
 type connections struct {
 	mu   sync.Mutex
@@ -130,6 +134,7 @@ func (l *guestListener) Accept() (net.Conn, error) {
 			tcp.Close()
 			continue
 		}
+		tcp.SetWriteBuffer(sendBuffer)
 		return accepted, nil
 	}
 }

@@ -22,6 +22,9 @@ const (
 	maxPayload   = 65536
 	entryCost    = 64 // what an entry costs besides its bytes, so that single bytes cannot fill the memory
 	maxFollowers = 64
+
+	// A follower who is back may be cut once more before anything was said, by the next checkpoint.
+	backAgain = 5 * time.Second
 )
 
 // The bounds of the protocol page.
@@ -40,10 +43,12 @@ type entry struct {
 	data   []byte
 }
 
+func (e entry) cost() int64 { return int64(len(e.data)) + entryCost }
+
 // output is what a process wrote: numbered entries in a bounded buffer that any number of readers follow.
 //
-// When it is full the oldest entries go if nobody follows or if some follower has taken them; if every follower
-// still needs them, append blocks, which stops the reading of the process: back-pressure.
+// When it is full the oldest entries go if nobody follows or if some follower has taken them, and some more after them;
+// if every follower still needs them, append blocks, which stops the reading of the process: back-pressure.
 type output struct {
 	budget *outputBudget
 
@@ -53,13 +58,14 @@ type output struct {
 	first     uint64 // number of entries[0]
 	offset    uint64 // bytes before entries[0]
 	held      int64  // what the entries cost
+	dropped   int64  // what those before them cost
 	delivered uint64 // highest number anybody was given
 	marks     []mark
 	exit      *exitStatus
 	forgotten bool // nobody can begin to follow any more
 	discard   bool // and nobody is left
 	followers map[*follower]struct{}
-	reserved  func() // ends the wait for a follower who will be back; nil when nobody is expected
+	reserved  func() // ends the wait for followers who will be back; nil when nobody is expected
 }
 
 // mark remembers how many bytes lay before a dropped entry, for the gap frame of a reader that comes back.
@@ -102,17 +108,23 @@ func (o *output) append(stream byte, data []byte) {
 
 // makeRoom tells whether cost more fits, having dropped what may go.
 func (o *output) makeRoom(cost int64) bool {
-	for o.held+cost > o.budget.perProcess || o.held > outputFloor && o.budget.total.Load()+cost > o.budget.inAll {
-		if len(o.entries) == 0 {
+	for {
+		short := o.held > outputFloor && o.budget.total.Load()+cost > o.budget.inAll
+		if len(o.entries) == 0 || !short && o.held+cost <= o.budget.perProcess {
 			return true
 		}
 		if len(o.followers) == 0 && o.reserved != nil {
 			return false
 		}
 		if len(o.followers) > 0 {
+			// What was taken last may not have arrived when a connection is cut, and will be asked for again.
+			spare := o.budget.perProcess / 4
+			if short {
+				spare = 0
+			}
 			taken := false
 			for f := range o.followers {
-				if f.next > o.first {
+				if f.next > o.first && f.taken-o.dropped-o.entries[0].cost() >= spare {
 					taken = true
 					break
 				}
@@ -123,7 +135,6 @@ func (o *output) makeRoom(cost int64) bool {
 		}
 		o.dropFirst()
 	}
-	return true
 }
 
 func (o *output) dropFirst() {
@@ -141,7 +152,8 @@ func (o *output) dropFirst() {
 	o.entries = o.entries[1:]
 	o.first++
 	o.offset += uint64(len(e.data))
-	o.charge(-int64(len(e.data)) - entryCost)
+	o.dropped += e.cost()
+	o.charge(-e.cost())
 }
 
 // offsetOf is the number of bytes before a dropped entry, or a little less.
@@ -194,6 +206,7 @@ func (o *output) forget() {
 func (o *output) release() {
 	o.expectNobody()
 	o.discard = true
+	o.dropped += o.held
 	o.charge(-o.held)
 	o.first, o.entries = o.end(), nil
 	o.room.Broadcast()
@@ -222,9 +235,12 @@ func (o *output) followed() bool {
 func (o *output) reserve(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.followers) == 0 {
-		return
+	if len(o.followers) > 0 {
+		o.expect(d)
 	}
+}
+
+func (o *output) expect(d time.Duration) {
 	o.expectNobody()
 	o.reserved = afterRunning(d, o.unreserve)
 }
@@ -248,6 +264,7 @@ func (o *output) expectNobody() {
 type follower struct {
 	out   *output
 	next  uint64 // the number wanted next
+	taken int64  // what the entries before it cost
 	until uint64 // without follow: stop before this number
 	wake  chan struct{}
 }
@@ -263,9 +280,15 @@ func (o *output) follow(after uint64, live bool) (*follower, error) {
 	if f.next > o.end() || f.next == 0 {
 		f.next = o.end()
 	}
+	f.taken = o.dropped
+	for n := o.first; n < f.next; n++ {
+		f.taken += o.entries[n-o.first].cost()
+	}
 	if live {
 		o.followers[f] = struct{}{}
-		o.expectNobody()
+		if o.reserved != nil {
+			o.expect(backAgain)
+		}
 	} else {
 		f.until = o.end()
 	}
@@ -291,7 +314,7 @@ func (f *follower) take(buf []byte) (_ []byte, done bool) {
 	if f.next < o.first {
 		lost := o.offset - o.offsetOf(f.next)
 		buf = appendFrame(buf, frameGap, o.first-1, []byte(fmt.Sprintf(`{"lost_bytes":%d}`, lost)))
-		f.next = o.first
+		f.next, f.taken = o.first, o.dropped
 	}
 	for f.next < o.end() && (f.until == 0 || f.next < f.until) {
 		e := o.entries[f.next-o.first]
@@ -300,6 +323,7 @@ func (f *follower) take(buf []byte) (_ []byte, done bool) {
 		}
 		buf = appendFrame(buf, e.stream, f.next, e.data)
 		f.next++
+		f.taken += e.cost()
 	}
 	if f.next-1 > o.delivered {
 		o.delivered = f.next - 1

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -196,6 +198,42 @@ func TestAForgottenOutputIsFreedByItsLastFollower(t *testing.T) {
 	if budget.total.Load() != 0 {
 		t.Error("held again")
 	}
+}
+
+func TestWhatWasTakenLastIsKeptForBeingAskedAgain(t *testing.T) {
+	const size = 4000
+	o := newOutput(newOutputBudget(8*(size+entryCost), 1<<30))
+	f, _ := o.follow(0, true)
+	var count atomic.Int32
+	go func() {
+		for i := 0; i < 16; i++ {
+			o.append(byte(1+i%2), make([]byte, size))
+			count.Add(1)
+		}
+	}()
+	stopsAt := func(want int32) {
+		t.Helper()
+		eventually(t, fmt.Sprint(want, " entries"), func() bool { return count.Load() == want })
+		time.Sleep(30 * time.Millisecond)
+		if got := count.Load(); got != want {
+			t.Fatalf("%d entries, want %d", got, want)
+		}
+	}
+	stopsAt(8)
+	f.take(nil)
+	stopsAt(14) // the last two of those it has taken are kept
+	if got := drain(t, o, 6); kinds(got) != "12121212" || got[0].number != 7 {
+		t.Errorf("%v", kinds(got))
+	}
+	// Unless memory is short for all: then what was taken is in nobody's way.
+	o.budget.total.Store(1 << 30)
+	o.room.Broadcast()
+	stopsAt(16)
+	if got := drain(t, o, 6); got[0].kind != frameGap || got[0].number != 8 {
+		t.Errorf("%v %d", kinds(got), got[0].number)
+	}
+	o.forget()
+	f.leave()
 }
 
 func TestWhatIsReservedWaitsForItsReaders(t *testing.T) {

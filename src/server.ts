@@ -5,9 +5,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { listRoutes, type RouteTable } from './wire/route-table.ts';
 import { DataPlane } from './wire/data-plane.ts';
 import { declawWire } from './wire/declaw/index.ts';
+import type { NamingTable } from './core/identity.ts';
 import type { DeclawDependencies } from './wire/declaw/dependencies.ts';
+import { declawNaming } from './wire/declaw/naming.ts';
 import { HostEntrance, PortEntrance } from './wire/declaw/ports.ts';
 import { SuperserveWire } from './wire/superserve/index.ts';
+import { superserveNaming } from './wire/superserve/naming.ts';
 import type { SuperserveDependencies } from './wire/superserve/dependencies.ts';
 
 /** What the server is put together from. */
@@ -28,6 +31,9 @@ export interface Server {
    */
   close(): Promise<void>;
 }
+
+/** What each wire calls its sandboxes from within. */
+export const naming: NamingTable = { declaw: declawNaming, superserve: superserveNaming };
 
 /** Milliseconds for requests under way when the server stops. */
 const graceMs = 1500;

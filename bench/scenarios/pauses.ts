@@ -95,9 +95,10 @@ async function* forks(server: TestServer, rounds: number): AsyncGenerator<Figure
   await source.kill({ wait: true });
 }
 
-/** Blocks, not lengths: the files have holes. */
+/** Of the newest one. Blocks, not lengths: the files have holes. */
 function checkpointBytes(dataDir: string): number {
-  const home = join(dataDir, 'checkpoints');
+  const homes = readdirSync(join(dataDir, 'checkpoints')).map((name) => join(dataDir, 'checkpoints', name));
+  const home = homes.sort((a, b) => statSync(a).ctimeMs - statSync(b).ctimeMs).at(-1)!;
   const files = readdirSync(home, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   return files.reduce((sum, file) => sum + statSync(join(file.parentPath, file.name)).blocks * 512, 0);
 }

@@ -13,7 +13,7 @@ import { defaultSettings, type CoreSettings } from '../core/settings.ts';
 import { Tokens } from '../core/tokens.ts';
 import { openHost, type LocalHost } from '../host/host.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
-import { naming } from '../wire/naming.ts';
+import { naming } from '../server.ts';
 import { dataFiles } from './data-dir.ts';
 
 /** Everything behind the wires, started. Holds the data directory of its config: claim that first. */

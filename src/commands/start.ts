@@ -49,7 +49,7 @@ export async function start(config: Config, warnings: readonly string[]): Promis
         announceServer(config.dataDir, url);
         process.stdout.write(greeting(url, key));
         log.info({ url, dataDir: config.dataDir, version }, 'ready');
-        bringBack(services, log);
+        bringBack(services, log).catch((error: unknown) => log.error({ err: error }, 'sandboxes that were paused with the server could not be resumed; they stay paused'));
         const signal = await stop;
         log.info({ signal }, 'stopping; sandboxes keep running');
         void sleep(stopWithinMs, undefined, { ref: false }).then(() => {
@@ -71,14 +71,10 @@ export async function start(config: Config, warnings: readonly string[]): Promis
 }
 
 /** What was paused for a reboot goes on, beside the first requests. */
-function bringBack({ sandboxes }: Services, log: Logger): void {
-  sandboxes.resumeAll().then(
-    ({ resumed, failed }) => {
-      if (resumed > 0) log.info({ resumed }, 'sandboxes that were paused with the server go on');
-      for (const { sandbox, error } of failed) log.error({ err: error, sandbox: sandbox.id }, 'a sandbox could not be resumed; it stays paused');
-    },
-    (error: unknown) => log.error({ err: error }, 'sandboxes that were paused with the server could not be resumed; they stay paused'),
-  );
+async function bringBack({ sandboxes }: Services, log: Logger): Promise<void> {
+  const { resumed, failed } = await sandboxes.resumeAll();
+  if (resumed > 0) log.info({ resumed }, 'sandboxes that were paused with the server go on');
+  for (const { sandbox, error } of failed) log.error({ err: error, sandbox: sandbox.id }, 'a sandbox could not be resumed; it stays paused');
 }
 
 async function listen(server: Server, { listen: { host, port } }: Config): Promise<string> {

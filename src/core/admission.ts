@@ -12,12 +12,16 @@ export class Admission {
 
   /** Throws `concurrency_limit` when the server is full. Nothing is awaited between the check and the count. */
   enter(id: SandboxId): void {
-    if (this.#holding.size >= this.#limit) {
-      throw new PaddockError('concurrency_limit', `this server has ${this.#holding.size} sandboxes, and its limit is ${this.#limit}; kill one, or raise the limit`, {
-        retryAfterSeconds: 5,
-      });
-    }
+    this.assertFree(1);
     this.#holding.add(id);
+  }
+
+  /** Throws `concurrency_limit` when so many more are too many. */
+  assertFree(count: number): void {
+    if (this.#holding.size + count <= this.#limit) return;
+    throw new PaddockError('concurrency_limit', `this server has ${this.#holding.size} sandboxes, and its limit is ${this.#limit}; kill or pause some, or raise the limit`, {
+      retryAfterSeconds: 5,
+    });
   }
 
   /** Counts one that is there already, whatever the limit. */

@@ -1,3 +1,4 @@
+import type { Admission } from './admission.ts';
 import type { Clock } from './clock.ts';
 import { assertEnvs, assertLifecycle, assertMetadata, assertTimeout } from './create-input.ts';
 import type { Creation } from './creation.ts';
@@ -41,6 +42,7 @@ interface ForksDeps {
   readonly host: Host;
   readonly events: EventLog;
   readonly settings: CoreSettings;
+  readonly admission: Admission;
   readonly creation: Creation;
   readonly keeping: Keeping;
   readonly resuming: Resuming;
@@ -104,6 +106,7 @@ export class Forks {
 
   /** Refused before anything is saved, as far as it can be told by then. */
   async #assertRoom(source: Sandbox, count: number): Promise<void> {
+    this.#deps.admission.assertFree(count);
     if (source.state !== 'running') return;
     const { memoryBytes } = await this.#deps.host.usage(source.id);
     await this.#deps.host.assertRoom(memoryBytes * count);

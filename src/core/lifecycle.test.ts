@@ -204,11 +204,12 @@ class Story {
     const written = told.written.get(id) ?? { tried: 0, acknowledged: 0 };
     told.written.set(id, written);
     const before = this.#writes.get(id) ?? Promise.resolve();
-    const writing = before.then(async () => {
+    const writing = (async () => {
+      await before;
       const n = ++written.tried;
       await server.files.write(server.principal, { id }, '/n', undefined, Buffer.from(String(n)), never);
       written.acknowledged = n;
-    });
+    })();
     this.#writes.set(id, writing.catch(() => undefined));
     await writing;
   }

@@ -35,7 +35,8 @@ const againAfterMs = 2000;
  */
 export class Pausing {
   readonly #deps: PausingDeps;
-  readonly #underWay = new Map<SandboxId, Promise<Sandbox>>();
+  /** Until the guests have been let go. */
+  readonly #underWay = new Map<SandboxId, Promise<void>>();
   readonly #releasing = new Map<SandboxId, Promise<void>>();
   #processes: ProcessClock = noProcessClock;
 
@@ -47,7 +48,10 @@ export class Pausing {
     this.#processes = clock;
   }
 
-  /** Throws what keeps it from being paused; it runs on then, unless it has ended. A caller that leaves does not stop it. */
+  /**
+   * Resolves when the sandbox is paused for good, which is before all that it held has been given back. Throws what keeps it from being paused; it
+   * runs on then, unless it has ended. A caller that leaves does not stop it.
+   */
   async pause(sandbox: Sandbox, cause: PauseCause, guard: SandboxGuard = {}, lap?: Lap): Promise<Sandbox> {
     const { id } = sandbox;
     const now = this.#deps.clock.now();
@@ -63,24 +67,29 @@ export class Pausing {
       readyAt: null,
       captured: capture(sandbox, this.#processes.remaining(id)),
     });
-    using _held = this.#deps.keeping.hold(unfinished.id);
-    const claimed = await this.#deps.store.sandboxes.transitionWith(unfinished, ['running'], 'pausing', { pauseCause: cause }, guard);
+    const claimed = await this.#claim(unfinished, cause, guard);
     if (claimed === null) {
       const row = await this.#deps.store.sandboxes.find(null, { id });
       throw (row === null ? null : unusable(row)) ?? new PaddockError('conflict', 'the sandbox changed meanwhile; try again');
     }
-    const work = this.#save(claimed, unfinished, now, lap).finally(() => this.#underWay.delete(id));
+    const { promise: saved, resolve, reject } = Promise.withResolvers<Sandbox>();
+    const work = this.#save(claimed, unfinished, now, resolve, lap).catch(reject).finally(() => this.#underWay.delete(id));
     this.#underWay.set(id, work);
-    return await work;
+    return saved;
   }
 
-  /** Resolves when the pause under way is over, well or not; at once when there is none. */
+  async #claim(unfinished: Snapshot, cause: PauseCause, guard: SandboxGuard): Promise<Sandbox | null> {
+    using _held = this.#deps.keeping.hold(unfinished.id);
+    return await this.#deps.store.sandboxes.transitionWith(unfinished, ['running'], 'pausing', { pauseCause: cause }, guard);
+  }
+
+  /** Resolves when the pause under way is over, well or not, and the guest has been let go; at once when there is none. */
   async settled(id: SandboxId): Promise<void> {
-    await this.#underWay.get(id)?.catch(() => undefined);
+    await this.#underWay.get(id);
   }
 
   async allSettled(): Promise<void> {
-    await Promise.allSettled(this.#underWay.values());
+    await Promise.all(this.#underWay.values());
   }
 
   /** Resolves when the guest of a sandbox that is paused already has been let go; at once when none is. */
@@ -88,7 +97,7 @@ export class Pausing {
     await this.#releasing.get(id);
   }
 
-  async #save(sandbox: Sandbox, unfinished: Snapshot, begun: number, lap?: Lap): Promise<Sandbox> {
+  async #save(sandbox: Sandbox, unfinished: Snapshot, begun: number, saved: (paused: Sandbox) => void, lap?: Lap): Promise<void> {
     const { host, store, clock, endings, keeping } = this.#deps;
     const { id } = sandbox;
     using _held = keeping.hold(unfinished.id);
@@ -119,12 +128,11 @@ export class Pausing {
       }
       lap?.('store');
       if (paused === null) throw await this.#tooLate(sandbox, ready);
+      this.#deps.events.ofSandbox(paused, 'lifecycle', 'paused', { cause: paused.pauseCause, bytes: checkpoint.bytes, memoryBytes: checkpoint.memoryBytes, durationMs: clock.now() - begun });
       const releasing = this.#letGo(paused, unfinished).finally(() => this.#releasing.delete(id));
       this.#releasing.set(id, releasing);
+      saved(paused);
       await releasing;
-      lap?.('release');
-      this.#deps.events.ofSandbox(paused, 'lifecycle', 'paused', { cause: paused.pauseCause, bytes: checkpoint.bytes, memoryBytes: checkpoint.memoryBytes, durationMs: clock.now() - begun });
-      return paused;
     } finally {
       endings.ignoreDeath(id, false);
     }

@@ -108,7 +108,7 @@ export class Sandboxes {
     const waking = new Waking({ store, clock, pausing, resuming });
     const settledSandbox = (principal: Principal, ref: SandboxRef): Promise<Sandbox> => waking.settled(principal.teamId, ref, settlesWithinMs);
     this.snapshots = new Snapshots({ store, host, clock, events, settings, keeping, resuming, settledSandbox });
-    this.forks = new Forks({ host, clock, events, settings, creation, keeping, resuming, snapshots: this.snapshots, settledSandbox, kill: (sandbox) => this.#end(sandbox, 'killed') });
+    this.forks = new Forks({ host, clock, events, settings, admission, creation, keeping, resuming, snapshots: this.snapshots, settledSandbox, kill: (sandbox) => this.#end(sandbox, 'killed') });
     endings.onEnd((id, sandbox) => {
       admission.leave(id);
       keeping.ended(sandbox);

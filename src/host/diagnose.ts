@@ -2,9 +2,11 @@ import { accessSync, constants, mkdtempSync, readFileSync, rmSync, statfsSync } 
 import { arch, release } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Host } from '../core/host.ts';
-import { newSandboxId, type TeamId } from '../core/ids.ts';
+import { PaddockError } from '../core/errors.ts';
+import type { GuestIdentity, Host } from '../core/host.ts';
+import { newSandboxId, newSnapshotId, type TeamId } from '../core/ids.ts';
 import type { NetworkPolicy } from '../core/network/rules.ts';
+import type { Template } from '../core/template.ts';
 import { childCgroups, detectCgroupVersion } from './cgroup.ts';
 import { type LocalHost, openHost } from './host.ts';
 import { silentLog } from './log.ts';
@@ -20,6 +22,8 @@ export interface Finding {
 
 /** Nothing may be reached: what the trial then reaches would be a hole. */
 const closed: NetworkPolicy = { allow: [], deny: [{ kind: 'all', text: '0.0.0.0/0' }] };
+
+const teamId = 'doctor' as TeamId;
 
 const tools = ['ip', 'nft', 'mkfs.ext4', 'mount', 'umount', 'unshare', 'mkfifo'];
 
@@ -45,7 +49,7 @@ export async function* diagnose(options: { dataDir: string; artefactsDir: string
   try {
     const names = loadTemplates(options.artefactsDir).list().map((template) => template.name);
     yield check('templates', names.includes('base'), names.length === 0 ? 'none' : names.join(', '), 'run "npm start", which builds them');
-    host = await openHost({ dataDir, artefactsDir: options.artefactsDir, warmGuests: 0, egress: { dnsUpstreams: [], upstreamProxy: null, extraCaFile: null }, log: silentLog });
+    host = await openHost({ dataDir, artefactsDir: options.artefactsDir, warmGuests: 0, keptMemoryMb: 0, egress: { dnsUpstreams: [], upstreamProxy: null, extraCaFile: null }, log: silentLog });
   } catch (reason) {
     yield check('artefacts', false, (reason as Error).message, 'run "npm start", which sets everything up');
     rmSync(dataDir, { recursive: true, force: true });
@@ -63,12 +67,12 @@ async function* tryOut(host: LocalHost): AsyncGenerator<Finding> {
   const template = host.templates.find('base');
   if (template === undefined) return;
   const id = newSandboxId();
+  const identity = { sandboxId: id, hostname: 'doctor', agentToken: `doctor-${id}`, defaultUser: 'user', sudo: true, env: {} };
   const started = performance.now();
   try {
     await host.recover(new Map());
     yield check('network', true, 'gateway namespace, link and rules are in place');
-    const identity = { sandboxId: id, hostname: 'doctor', agentToken: `doctor-${id}`, defaultUser: 'user', sudo: true, env: {} };
-    await host.provision({ template, limits: template.limits, identity, teamId: 'doctor' as TeamId, network: closed }, AbortSignal.timeout(60_000));
+    await host.provision({ template, limits: template.limits, identity, teamId, network: closed }, AbortSignal.timeout(60_000));
     yield check('sandbox starts', true, `gVisor guest booted and claimed in ${Math.round(performance.now() - started)} ms`);
   } catch (reason) {
     yield check('sandbox starts', false, (reason as Error).message, 'the message is runsc\'s or the kernel\'s own; docs/operations.md lists the known causes');
@@ -78,9 +82,28 @@ async function* tryOut(host: LocalHost): AsyncGenerator<Finding> {
   yield check('sandbox runs commands', said.startsWith('works as user'), said, 'see the detail');
   const isolated = await runIn(host, id, '! timeout 5 bash -c "</dev/tcp/192.0.2.1/80" 2>/dev/null && echo closed');
   yield check('sandbox is closed in', isolated === 'closed', isolated === 'closed' ? 'an outbound connection is refused' : 'an outbound connection was not refused', 'do not run untrusted code on this machine; report this');
+  yield await pauseAndResume(host, template, identity);
   await host.destroy(id);
   for (let i = 0; i < 50 && childCgroups(host.cgroup).size > 0; i++) await sleep(20);
   yield check('sandbox ends', childCgroups(host.cgroup).size === 0, 'destroyed, nothing left');
+}
+
+/** To disk and back, as a sandbox that was paused long ago. */
+async function pauseAndResume(host: LocalHost, { limits }: Template, identity: GuestIdentity): Promise<Finding> {
+  const { sandboxId, agentToken } = identity;
+  const started = performance.now();
+  try {
+    await runIn(host, sandboxId, 'echo remembered > /dev/shm/doctor');
+    const checkpoint = await host.checkpoint(sandboxId, { checkpointId: newSnapshotId(), hold: true }, AbortSignal.timeout(60_000));
+    await host.retire(sandboxId, checkpoint.id, new PaddockError('conflict', 'the sandbox was paused'));
+    const saved = performance.now();
+    await host.restore({ checkpoint, savedToken: agentToken, sameSandbox: true, limits, identity, teamId, network: closed }, AbortSignal.timeout(60_000));
+    const said = await runIn(host, sandboxId, 'cat /dev/shm/doctor');
+    const times = `saved in ${Math.round(saved - started)} ms, back in ${Math.round(performance.now() - saved)} ms`;
+    return check('sandbox pauses and resumes', said === 'remembered', said === 'remembered' ? times : `its memory is lost: ${said}`, 'sandboxes work, but do not rely on pauses and snapshots on this machine; report this');
+  } catch (reason) {
+    return check('sandbox pauses and resumes', false, (reason as Error).message, 'sandboxes work, but pauses, snapshots and forks do not: the message is runsc\'s or the kernel\'s own');
+  }
 }
 
 async function runIn(host: Host, id: ReturnType<typeof newSandboxId>, cmd: string): Promise<string> {

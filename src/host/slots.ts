@@ -1,6 +1,7 @@
 import { constants, closeSync, openSync, readSync } from 'node:fs';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PaddockError } from '../core/errors.ts';
 import { type Disk, makeDisk, removeDisk } from './disk.ts';
 import type { Instance } from './instance.ts';
@@ -8,7 +9,7 @@ import type { HostLog } from './log.ts';
 import { linkAddresses, slotCapacity } from './network/addresses.ts';
 import { admitSlot, expelSlot } from './network/gateway.ts';
 import { ipBatch, listNetns } from './network/netns.ts';
-import { runTool } from './tool.ts';
+import { ToolError, runTool } from './tool.ts';
 
 /** A place for one guest: a network namespace with its link and address, a disk, and a directory for bundle and logs. */
 export interface Slot {
@@ -164,11 +165,9 @@ export class Slots {
     try {
       if (!listNetns().has(netns)) {
         await runTool('ip', ['netns', 'add', netns]);
-        await ipBatch(gatewayNetns, [
-          `link add s${number} type veth peer name eth0 netns ${netns}`,
-          `addr add ${near}/30 dev s${number}`,
-          `link set s${number} up`,
-        ]);
+        await whenVanished(() =>
+          ipBatch(gatewayNetns, [`link add s${number} type veth peer name eth0 netns ${netns}`, `addr add ${near}/30 dev s${number}`, `link set s${number} up`]),
+        );
         await admitSlot(this.#instance, `s${number}`, far);
       }
       // runsc takes the address off the link for itself, so this is needed for each guest.
@@ -217,6 +216,18 @@ export class Slots {
       console,
       readConsole: () => drainFifo(console),
     });
+  }
+}
+
+/** A link lives on for a moment after the namespace of its other end has been deleted. */
+async function whenVanished<T>(add: () => Promise<T>): Promise<T> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await add();
+    } catch (reason) {
+      if (attempt >= 50 || !(reason instanceof ToolError) || !/File exists/.test(reason.stderr)) throw reason;
+      await sleep(20);
+    }
   }
 }
 

@@ -7,6 +7,7 @@ import { guestGroupsOf } from '../harness/machine.ts';
 import { count, counting } from '../harness/pauses.ts';
 import { output } from '../harness/sandbox.ts';
 import { serverOfThisFile } from '../harness/server.ts';
+import { eventually } from '../harness/wait.ts';
 
 const server = serverOfThisFile({ PADDOCK_MAX_SANDBOXES: '7' });
 
@@ -63,7 +64,7 @@ test('forks go on where their source is, as machines of their own: ids, addresse
   // The token of one opens nothing of another.
   const { status } = await server.call('GET', `/sandboxes/${forks[0]!.sandbox_id}/ports/9/`, { key: null, headers: { 'x-traffic-access-token': original.traffic_access_token } });
   assert.equal(status, 401);
-  assert.deepEqual(readdirSync(join(server.dataDir, 'checkpoints')), [], 'the files of the fork are left');
+  await eventually(() => readdirSync(join(server.dataDir, 'checkpoints')).length === 0);
   for (const id of [source.sandboxId, ...forks.map((each) => each.sandbox_id)]) await (await Sandbox.connect(id)).kill({ wait: true });
 });
 
@@ -74,7 +75,7 @@ test('rules cannot be widened by a fork: what would choose others is refused by 
     assert.equal(status, 400);
     assert.match(json.message, new RegExp(field));
   }
-  for (const [body, message] of [[{ count: 0 }, /count/], [{ count: 101 }, /100/], [{ count: 1.5 }, /count/], [{ timeout: -1 }, /timeout/], [{ envs: { 'A B': '' } }, /envs/], [{ metadata: { a: 1 } }, /metadata/]] as const) {
+  for (const [body, message] of [[{ count: 0 }, /count/], [{ count: 101 }, /100/], [{ count: 1.5 }, /count/], [{ timeout: -1 }, /timeout/], [{ envs: { 'A=B': '' } }, /envs/], [{ metadata: { a: 1 } }, /metadata/]] as const) {
     const { status, json } = await server.call('POST', `/sandboxes/${source.sandboxId}/fork`, { json: body });
     assert.deepEqual([status, message.test(json.message)], [400, true], json.message);
   }
@@ -109,5 +110,5 @@ test('a paused sandbox can be forked without waking it, and forks can be paused,
   await source.resume();
   await count(source);
   for (const each of [source, child, grandchild]) await each.kill({ wait: true });
-  assert.deepEqual(readdirSync(join(server.dataDir, 'checkpoints')), []);
+  await eventually(() => readdirSync(join(server.dataDir, 'checkpoints')).length === 0);
 });

@@ -6,6 +6,7 @@ import { Sandbox } from '@declaw/sdk';
 import { guestGroupsOf } from '../harness/machine.ts';
 import { count, counting, whatSurvives } from '../harness/pauses.ts';
 import { serverOfThisFile } from '../harness/server.ts';
+import { eventually } from '../harness/wait.ts';
 
 const server = serverOfThisFile({ PADDOCK_KEPT_MEMORY: '0' });
 
@@ -14,10 +15,10 @@ whatSurvives(server);
 test('a paused sandbox that is not kept has no process, no slot and no memory; killing it leaves no file', async () => {
   const sandbox = await counting();
   await sandbox.pause();
-  assert.deepEqual(guestGroupsOf(server.dataDir), []);
+  await eventually(() => guestGroupsOf(server.dataDir).length === 0);
   assert.equal(readdirSync(join(server.dataDir, 'checkpoints')).length, 1);
   await sandbox.kill({ wait: true });
-  assert.deepEqual(readdirSync(join(server.dataDir, 'checkpoints')), []);
+  await eventually(() => readdirSync(join(server.dataDir, 'checkpoints')).length === 0);
 });
 
 test('it is the same over restarts of the server: paused, resumed, counting on', async () => {
@@ -40,6 +41,6 @@ test('pauses that follow each other leave one checkpoint, the newest', async () 
   }
   const snapshots = await sandbox.listSnapshots();
   assert.deepEqual(snapshots.map(({ source }) => source), ['pause']);
-  assert.equal(readdirSync(join(server.dataDir, 'checkpoints')).length, 1);
+  await eventually(() => readdirSync(join(server.dataDir, 'checkpoints')).length === 1);
   await sandbox.kill({ wait: true });
 });

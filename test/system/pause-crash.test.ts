@@ -39,7 +39,7 @@ async function nothingElseIsLeft(checkpoints: number): Promise<void> {
 }
 
 const planned: readonly (readonly [operation: string, stages: readonly string[], before: (sandbox: Sandbox) => Promise<unknown>])[] = [
-  ['pause', ['hold', 'save', 'durable', 'store', 'release'], async () => {}],
+  ['pause', ['hold', 'save', 'durable', 'store'], async () => {}],
   ['resume', ['slot', 'egress', 'restore', 'agent', 'identity', 'store'], (sandbox) => sandbox.pause()],
   ['snapshot', ['hold', 'save', 'durable'], async () => {}],
   ['restore', ['slot', 'restore', 'identity', 'store'], (sandbox) => sandbox.snapshot()],

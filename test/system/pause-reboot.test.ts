@@ -35,7 +35,7 @@ test('"stop --all" ends paused sandboxes too, and keeps no file of theirs', asyn
   await sandbox.pause();
   const { code } = await server.paddock(['stop', '--all']);
   assert.equal(code, 0);
-  assert.deepEqual(readdirSync(join(server.dataDir, 'checkpoints')), []);
+  await eventually(() => readdirSync(join(server.dataDir, 'checkpoints')).length === 0);
   await sleep(200);
   await server.start();
   const { json } = await server.call('GET', `/sandboxes/${sandbox.sandboxId}`);

@@ -164,6 +164,24 @@ test('a hold leaves no connection, and a release lets everything go on', async (
   client.release(); // once more changes nothing
 });
 
+test('a slow reader still gets what had arrived before a hold', async () => {
+  await using agent = await SmallAgent.open();
+  using client = clientOf(agent);
+  const numbers: number[] = [];
+  const events = client.output('p1', 0, true, never);
+  agent.say('1');
+  await events.next();
+  for (let i = 2; i <= 20; i++) agent.say('x'.repeat(50_000));
+  await eventually(() => agent.unsent === 0, 'all of it is on the way');
+  await client.hold(50);
+  client.release();
+  agent.exit();
+  for await (const event of events) if ('entry' in event) numbers.push(event.entry);
+  assert.deepEqual(numbers, Array.from({ length: 20 }, (_, i) => i + 2));
+  const again = Number(/after=(\d+)/.exec(agent.requests.at(-1)!)?.[1]);
+  assert.ok(again > 5, `asked again from ${again} on: an agent keeps only so much`);
+});
+
 test('a hold waits for calls under way, and asks again what it had to cut', async () => {
   await using agent = await SmallAgent.open();
   using client = clientOf(agent);

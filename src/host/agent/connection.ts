@@ -76,13 +76,18 @@ export class AgentConnection {
     this.ended.throwIfAborted();
     this.#traffic.hold();
     await this.#traffic.settle(settleMs);
-    this.#traffic.interrupt(({ kind }) => breakOff(kind));
+    this.#traffic.interrupt(breakOff);
     // While the followers are still there: their output must wait for them.
-    await this.#announce();
-    this.#traffic.interrupt(({ kind }) => (kind === 'follow' ? new HeldBack() : null));
+    const closed = await this.#announce();
     const pool = this.#pool;
     this.#pool = openPool(this.#origin);
-    await pool.destroy();
+    if (closed) {
+      // What has arrived from a connection that the agent closed is still there to be read, by a slow reader in his own time.
+      void pool.close().catch(() => {});
+    } else {
+      this.#traffic.interrupt(({ kind }) => (kind === 'follow' ? new HeldBack() : null));
+      await pool.destroy();
+    }
     this.ended.throwIfAborted();
     if (!this.isHeld) throw new PaddockError('conflict', 'the sandbox was released while it was about to be held');
   }
@@ -91,12 +96,13 @@ export class AgentConnection {
     this.#traffic.release();
   }
 
-  /** Lets the agent close its connections too. One that is still open in a checkpoint can leave it deaf after a restore. */
-  async #announce(): Promise<void> {
+  /** Lets the agent close its connections; one that is still open in a checkpoint can leave it deaf after a restore. False when it does not. */
+  async #announce(): Promise<boolean> {
     try {
       await this.json({ method: 'POST', path: '/v1/hold', json: { output_seconds: keepOutputSeconds }, kind: 'host', deadlineMs: announceDeadlineMs });
+      return true;
     } catch {
-      // An older agent, or one that is starved: it hears of the end of its connections when it finds the time.
+      return false; // an older agent, or one that is starved
     }
   }
 
@@ -126,8 +132,9 @@ export class AgentConnection {
         reset: kind === 'host' && this.isHeld,
       });
       answer.body.once('close', () => passage[Symbol.dispose]());
+      passage.answered();
       if (answer.statusCode >= 400) throw fromAgentAnswer(answer.statusCode, await readAll(answer.body, 65_536));
-      return { status: answer.statusCode, headers: answer.headers, body: answer.body, becomes: (next) => (passage.kind = next) };
+      return { status: answer.statusCode, headers: answer.headers, body: answer.body, becomes: (next) => passage.becomes(next) };
     } catch (reason) {
       passage[Symbol.dispose]();
       throw passage.cut.aborted ? passage.cut.reason : reason;
@@ -225,11 +232,13 @@ function openPool(origin: string): Pool {
   });
 }
 
-/** The reason for which a hold breaks a request off. */
-function breakOff(kind: RequestKind): Error | null {
+/** The reason for which a hold breaks a request off before the agent has closed anything. */
+function breakOff({ kind, isAnswered }: Passage): Error | null {
   switch (kind) {
     case 'call':
       return new HeldBack();
+    case 'follow':
+      return isAnswered ? null : new HeldBack(); // it might connect after all the others were closed
     case 'transfer':
       return new PaddockError('conflict', 'the sandbox is being saved (paused or snapshotted), which broke the file transfer off: repeat it afterwards');
     case 'tunnel':

@@ -14,13 +14,33 @@ export class HeldBack extends Error {
 
 /** One request, from its admission until its connection is free or closed. */
 export class Passage implements Disposable {
-  kind: RequestKind;
+  #kind: RequestKind;
+  #isAnswered = false;
+  #isOver = false;
   readonly #cut = new AbortController();
-  readonly #over: (passage: Passage) => void;
+  readonly #changed: () => void;
 
-  constructor(kind: RequestKind, over: (passage: Passage) => void) {
-    this.kind = kind;
-    this.#over = over;
+  constructor(kind: RequestKind, changed: () => void) {
+    this.#kind = kind;
+    this.#changed = changed;
+  }
+
+  get kind(): RequestKind {
+    return this.#kind;
+  }
+
+  /** Whether the agent has begun to answer. */
+  get isAnswered(): boolean {
+    return this.#isAnswered;
+  }
+
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  /** Whether it will come to its end, or to a point where it may be cut, within a moment. */
+  get isBrief(): boolean {
+    return this.#kind === 'call' || (this.#kind === 'follow' && !this.#isAnswered);
   }
 
   /** Aborted when the request must give its connection up; the reason says why. */
@@ -28,12 +48,23 @@ export class Passage implements Disposable {
     return this.#cut.signal;
   }
 
+  answered(): void {
+    this.#isAnswered = true;
+    this.#changed();
+  }
+
+  becomes(kind: RequestKind): void {
+    this.#kind = kind;
+    this.#changed();
+  }
+
   interrupt(reason: Error): void {
     this.#cut.abort(reason);
   }
 
   [Symbol.dispose](): void {
-    this.#over(this);
+    this.#isOver = true;
+    this.#changed();
   }
 }
 
@@ -42,7 +73,7 @@ export class Traffic {
   #holds = 0;
   #gate: PromiseWithResolvers<void> | null = null;
   readonly #passages = new Set<Passage>();
-  #left: PromiseWithResolvers<void> | null = null;
+  #change: PromiseWithResolvers<void> | null = null;
 
   get isHeld(): boolean {
     return this.#gate !== null;
@@ -56,8 +87,9 @@ export class Traffic {
   /** Resolves when the request may be made; rejects with the signal's reason when that comes first. */
   async admit(kind: RequestKind, signal: AbortSignal): Promise<Passage> {
     while (this.#gate !== null && kind !== 'host') await untilAborted(this.#gate.promise, signal);
-    const passage = new Passage(kind, (one) => {
-      if (this.#passages.delete(one)) this.#left?.resolve();
+    const passage = new Passage(kind, () => {
+      if (passage.isOver) this.#passages.delete(passage);
+      this.#change?.resolve();
     });
     this.#passages.add(passage);
     return passage;
@@ -73,12 +105,12 @@ export class Traffic {
     this.#gate = null;
   }
 
-  /** Waits until no call is under way, but not for longer than that. */
+  /** Waits until nothing brief is under way, but not for longer than that. */
   async settle(withinMs: number): Promise<void> {
     const late = AbortSignal.timeout(withinMs);
-    while (!late.aborted && [...this.#passages].some(({ kind }) => kind === 'call')) {
-      this.#left = Promise.withResolvers<void>();
-      await untilAborted(this.#left.promise, late).catch(() => {});
+    while (!late.aborted && [...this.#passages].some(({ isBrief }) => isBrief)) {
+      this.#change = Promise.withResolvers<void>();
+      await untilAborted(this.#change.promise, late).catch(() => {});
     }
   }
 

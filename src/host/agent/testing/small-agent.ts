@@ -57,6 +57,11 @@ export class SmallAgent implements AsyncDisposable {
     return this.#followers.size;
   }
 
+  /** Bytes that the kernel has not taken yet. */
+  get unsent(): number {
+    return [...this.#sockets].reduce((sum, socket) => sum + socket.writableLength, 0);
+  }
+
   listen(): Promise<void> {
     return new Promise((resolve, reject) => this.#server.once('error', reject).listen(agentPort, this.address, resolve));
   }
