@@ -68,7 +68,8 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
     return503OnClosing: false, // the SDKs would repeat it; what still comes in on an open connection is answered
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },
     rewriteUrl: (request) => superserve.rewrite(request as IncomingMessage) ?? request.url ?? '/',
-    frameworkErrors: (error, _request, reply) => {
+    frameworkErrors: (error, request, reply) => {
+      if (superserve.rewrite(request.raw) !== null) return void (reply as FastifyReply).code(400).send({ error: { code: 'bad_request', message: `the URL cannot be read: ${error.message}` } });
       (reply as FastifyReply).code(400).send({ message: `The URL cannot be read: ${error.message}.`, code: 'invalid_argument' });
     },
     clientErrorHandler: refuseConnection,

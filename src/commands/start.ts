@@ -125,5 +125,7 @@ Try it from another terminal, in an empty directory:
     await sandbox.kill({ wait: true });
   "
 
+The Superserve API is at ${url}/superserve; "paddock gateway superserve" brings its SDKs here.
+
 `;
 }

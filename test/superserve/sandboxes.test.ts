@@ -197,6 +197,7 @@ test('health needs no key, every answer has its headers, and both hosts and doub
   assert.equal((await control(server, 'GET', '//sandboxes')).status, 200);
   assert.equal((await call(server.url, 'GET', '//sandboxes', { headers: { host: 'api.superserve.ai', 'x-api-key': server.apiKey } })).status, 200);
   assert.deepEqual((await control(server, 'GET', '/nowhere')).json.error.code, 'not_found');
+  assert.deepEqual((await control(server, 'GET', '/sandboxes/%zz')).json.error.code, 'bad_request');
 });
 
 test('what comes later says so in a status that nobody repeats', async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { guestGroupsOf, guestProcessesOf } from '../harness/machine.ts';
 import { serverOfThisFile } from '../harness/server.ts';
 import { control, gatewayOfThisFile, make } from '../harness/superserve.ts';
 import { eventually } from '../harness/wait.ts';
@@ -217,20 +218,47 @@ test('what this version does not have is a SandboxError that says so, and is not
   assert.deepEqual([seen.secrets, seen.providers], [[], []]);
 });
 
+test('a command that is lost with its sandbox is an error, never exit code 0', async () => {
+  const seen = await gateway.run(async ({ Sandbox }) => {
+    const failed = (work: Promise<unknown>): Promise<string> => work.then((result) => JSON.stringify(result), (error: Error) => `${error.name}: ${error.message}`);
+    const sandbox = await Sandbox.create({ name: 'lost' });
+    const session = await sandbox.commands.spawn('sleep 100');
+    const waits = [failed(session.wait()), failed(sandbox.commands.run('sleep 100', { onStdout: () => {} })), failed(sandbox.commands.run('sleep 100'))];
+    await sandbox.commands.run('until [ $(pgrep -c sleep) = 3 ]; do sleep 0.1; done');
+    await sandbox.kill();
+    return Promise.all(waits);
+  });
+  assert.match(seen[0]!, /^SandboxError: exec\/connect: connection closed before the command finished \(the sandbox has ended/);
+  assert.match(seen[1]!, /^SandboxError: Command stream ended without a finished event/);
+  assert.match(seen[2]!, /^NotFoundError: there is no sandbox/);
+});
+
 test('a sandbox that died by itself is shown as failed until it is deleted', async () => {
+  const before = new Set(guestGroupsOf(server.dataDir));
   const made = await make(server, { name: 'dies' });
-  const { guest_ip: address } = (await server.call('GET', `/sandboxes/${made.id}`)).json;
-  assert.match(address, /^\d+\./);
-  // Process 1 of the sandbox is its agent.
-  await control(server, 'GET', `/sandboxes/${made.id}`);
-  const died = await gateway.run(async ({ Sandbox }, id: string) => {
-    const sandbox = await Sandbox.connect(id);
-    await sandbox.commands.run('kill -9 1; head -c 3000000000 /dev/zero | tail', { timeoutMs: 20_000 }).catch(() => {});
-    return (await Sandbox.list()).find((each) => each.id === id)?.status;
-  }, made.id);
-  if (died === 'active') return; // the agent cannot be killed from inside, which is better
-  await eventually(async () => (await control(server, 'GET', `/sandboxes/${made.id}`)).json.status === 'failed');
+  const [group = ''] = guestGroupsOf(server.dataDir).filter((name) => !before.has(name));
+  for (const pid of guestProcessesOf(server.dataDir, group)) killIfThere(pid);
+  const seen = await eventually(async () => {
+    const { json } = await control(server, 'GET', `/sandboxes/${made.id}`);
+    return json.status === 'failed' && json;
+  });
+  assert.match(seen.failure_reason, /^(runtime_crashed|agent_lost)$/);
+  assert.equal(seen.access_token, undefined);
+  assert.deepEqual((await control(server, 'GET', '/sandboxes?status=failed')).json.map((each: any) => each.id), [made.id]);
+  assert.ok((await control(server, 'GET', '/sandboxes')).json.some((each: any) => each.id === made.id));
   assert.equal((await control(server, 'POST', `/sandboxes/${made.id}/activate`)).status, 409);
+  assert.equal((await control(server, 'POST', `/sandboxes/${made.id}/pause`)).status, 409);
+  const inside = await gateway.run(async ({ Sandbox }, id: string) => Sandbox.connect(id).then(() => '', (error: Error) => `${error.name}: ${error.message}`), made.id);
+  assert.match(inside, /^ConflictError: the sandbox has failed \((runtime_crashed|agent_lost)\) and cannot be activated; delete it/);
   assert.equal((await control(server, 'DELETE', `/sandboxes/${made.id}`)).status, 204);
   assert.equal((await control(server, 'GET', `/sandboxes/${made.id}`)).status, 404);
+  assert.equal((await control(server, 'DELETE', `/sandboxes/${made.id}`)).status, 404);
 });
+
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (reason) {
+    if ((reason as NodeJS.ErrnoException).code !== 'ESRCH') throw reason; // went with another one
+  }
+}

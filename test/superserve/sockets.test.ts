@@ -156,8 +156,11 @@ test('a sandbox that is deleted tells its sessions', async () => {
   log.send({ command: 'echo on; sleep 100' });
   await eventually(() => log.channel(1) === 'on\n');
   await control(server, 'DELETE', `/sandboxes/${other.id}`);
-  assert.equal((await ended(log)).code, 1000);
-  assert.deepEqual([log.texts[0].code, log.texts[0].finished], ['exec_failed', true]);
+  // No frame that says finished: the SDK would take it for exit code 0.
+  const { code, reason } = await ended(log);
+  assert.equal(code, 1011);
+  assert.match(reason, /^the sandbox has ended: it was killed/);
+  assert.deepEqual(log.texts, []);
   const after: any = await new SocketLog(server, other, '/exec/connect', 'superserve.exec.v1').opened.then(() => null, (reason: Error) => reason);
   assert.deepEqual([after.status, JSON.parse(after.message).error.code], [404, 'sandbox_route_stale']);
 });

@@ -24,14 +24,18 @@ export async function execSession(socket: WebSocket, context: SessionContext): P
   if (first.isBinary) return shut(socket, 1003, 'the first frame must be text: {"command": "…"}');
   const left = new AbortController();
   socket.once('close', () => left.abort(new PaddockError('conflict', 'the client has left')));
+  let started = false;
   let end: object;
   try {
     const input = runInput(parseJson(first.data), longestSeconds);
     const events = await context.processes.stream(context.principal, { id: context.id }, { ...input, stdin: true }, left.signal);
+    started = true;
     end = await follow(events, socket, inbox, context, left.signal);
   } catch (thrown) {
     if (left.signal.aborted) return;
     const error = PaddockError.from(thrown);
+    // Without a last frame: the SDK would take any that says finished for exit code 0.
+    if (started && !isTimeout(error)) return shut(socket, 1011, error.message);
     end = isTimeout(error) ? { exit_code: timedOutCode, finished: true } : { error: error.message, code: error.code === 'invalid_argument' ? 'bad_request' : 'exec_failed', finished: true };
   } finally {
     inbox.close();
@@ -46,7 +50,7 @@ async function follow(events: AsyncIterable<OutputEvent>, socket: WebSocket, inb
     if (event.type === 'stdout' || event.type === 'stderr') await sendFrame(socket, Buffer.concat([Buffer.of(channels[event.type]), event.data]));
     if (event.type === 'exit') return { exit_code: event.exit.exitCode, finished: true };
   }
-  return { error: 'the connection to the command was lost', code: 'exec_failed', finished: true };
+  throw new PaddockError('unprocessable', 'the connection to the command was lost');
 }
 
 /** What the client sends, in its order; input waits for a process that is slow to read, signals do not wait for input. */

@@ -116,7 +116,10 @@ class Text {
 /** Bytes of output in one event, so that no line grows without bound. */
 const chunkBytes = 48 * 1024;
 
-/** The frames of `POST /exec/stream` (contract, section 10.1). Always ends with an event that says `finished`. */
+/**
+ * The frames of `POST /exec/stream` (contract, section 10.1). A command that was lost on the way ends without an event that says `finished`:
+ * the SDK takes any other end for exit code 0.
+ */
 export async function* streamFrames(events: AsyncIterable<OutputEvent>, draining: AbortSignal): AsyncGenerator<string> {
   const decoders = { stdout: new StringDecoder('utf8'), stderr: new StringDecoder('utf8') };
   const text = (stream: 'stdout' | 'stderr', data: string): string => (data === '' ? '' : frame({ [stream]: data }));
@@ -135,15 +138,15 @@ export async function* streamFrames(events: AsyncIterable<OutputEvent>, draining
         return;
       }
     }
-    yield rest() + failureFrame('the connection to the command was lost');
+    yield rest() + lostFrame('the connection to the command was lost');
   } catch (error) {
-    yield rest() + (isTimeout(error) ? frame({ exit_code: timedOutCode, finished: true }) : failureFrame(draining.aborted ? 'the server is being stopped' : PaddockError.from(error).message));
+    yield rest() + (isTimeout(error) ? frame({ exit_code: timedOutCode, finished: true }) : lostFrame(draining.aborted ? 'the server is being stopped' : PaddockError.from(error).message));
   }
 }
 
 /** A command that could not be started, as the whole of a stream. */
 export async function* failedStart(error: PaddockError): AsyncGenerator<string> {
-  yield failureFrame(error.message, error.code === 'invalid_argument' ? 'bad_request' : 'exec_failed');
+  yield frame({ error: error.message, code: error.code === 'invalid_argument' ? 'bad_request' : 'exec_failed', finished: true });
 }
 
 /** What the guest refuses before anything has run, and a stream or socket that has begun must say in its own way. */
@@ -151,8 +154,8 @@ export function isFailedStart(error: unknown): error is PaddockError {
   return error instanceof PaddockError && ['invalid_argument', 'permission_denied', 'unprocessable', 'rate_limited'].includes(error.code);
 }
 
-function failureFrame(error: string, code = 'exec_failed'): string {
-  return frame({ error, code, finished: true });
+function lostFrame(error: string): string {
+  return frame({ error, code: 'exec_failed' });
 }
 
 /** One `data:` line; JSON leaves these three characters as they are, and some readers end a line at each. */
