@@ -58,7 +58,7 @@ export class Connection implements Flow {
   cut(verdict: Verdict): void {
     if (this.#cutBy !== null) return;
     this.#cutBy = verdict;
-    if (this.#upstreams.size === 0) this.note(this.destination, verdict, 'blocked');
+    if (this.#upstreams.size === 0 && !verdict.allowed) this.note(this.destination, verdict, 'blocked');
     for (const socket of this.#upstreams.keys()) socket.resetAndDestroy();
     this.client.resetAndDestroy();
   }
@@ -204,7 +204,7 @@ export class Connection implements Flow {
     if (facts === undefined) return;
     this.#upstreams.delete(socket);
     const traffic = { sent: socket.bytesWritten, received: socket.bytesRead, at: facts.at, host: facts.host };
-    if (this.#cutBy === null) this.note(facts.destination, facts.verdict, 'allowed', traffic);
+    if (this.#cutBy === null || this.#cutBy.allowed) this.note(facts.destination, facts.verdict, 'allowed', traffic);
     else this.note(facts.destination, this.#cutBy, 'blocked', traffic);
   }
 

@@ -46,6 +46,20 @@ async function until(ms: number, holds: () => Promise<boolean>): Promise<number>
   return performance.now() - started;
 }
 
+test('a guest that is being saved: what is open is reset, nothing leaves, and afterwards its rules and names are what they were', async () => {
+  await lab.admit(guest, { allow: ['good.example'] });
+  const open = await hold(guest, 'good.example');
+  await lab.admit(guest, { allow: ['good.example'] }, { secluded: true });
+  await until(500, async () => (await open.state()) === 'ECONNRESET');
+  assert.notEqual((await guest.attempt('good.example', 7000)).outcome, 'connected');
+  const [event] = await lab.events((event) => event.host === 'good.example' && event.bytesReceived > 0);
+  assert.equal(event?.verdict, 'allowed', 'a pause looks like a rule');
+  await lab.admit(guest, { allow: ['good.example'] });
+  const again = await hold(guest, 'good.example');
+  assert.equal(await again.echoes(), true);
+  assert.equal((await guest.attempt(lab.host(11), 7000)).outcome, 'ECONNREFUSED');
+});
+
 test('rules replaced on a running sandbox: what they deny is cut within two seconds, the rest goes on', async () => {
   await lab.admit(guest, {});
   const [ten, eleven] = [await hold(guest, lab.host(10)), await hold(guest, lab.host(11))];

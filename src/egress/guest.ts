@@ -1,17 +1,22 @@
 import { parseIpv4 } from '../core/network/addresses.ts';
 import { decide, mayResolve, shape, type Destination, type PolicyShape, type Verdict } from '../core/network/decide.ts';
 import type { EgressEntry } from '../core/network/egress.ts';
+import { parsePolicy } from '../core/network/parse.ts';
 import type { NetworkPolicy } from '../core/network/rules.ts';
 import type { SandboxId } from '../core/ids.ts';
 import type { EgressLimits } from './settings.ts';
 import { SyntheticNames } from './synthetic-names.ts';
 import { TokenBucket } from './token-bucket.ts';
 
+const closed = shape(parsePolicy({ allow: [], deny: ['0.0.0.0/0'] }));
+/** What a connection that a pause ends was, all the same. */
+const saved: Verdict = { allowed: true, matchRule: 'default', rule: null, reason: '' };
+
 /** Something open on behalf of a guest, which new rules may end. */
 export interface Flow {
   /** Where it goes, as far as that is known. */
   destinations(): readonly Destination[];
-  /** Ends it at once with a reset. */
+  /** Ends it at once with a reset. What the verdict allows ends for no fault of its own. */
   cut(verdict: Verdict): void;
 }
 
@@ -27,6 +32,7 @@ export class Guest {
   #policy: NetworkPolicy;
   #shape: PolicyShape;
   #gone = false;
+  #secluded = false;
 
   /** @throws Error when the entry's address is none. */
   constructor(entry: EgressEntry, limits: EgressLimits) {
@@ -42,7 +48,7 @@ export class Guest {
   }
 
   get shape(): PolicyShape {
-    return this.#shape;
+    return this.#secluded ? closed : this.#shape;
   }
 
   /** Whether the name behind each connection has to be known. */
@@ -57,11 +63,12 @@ export class Guest {
 
   decide(destination: Destination): Verdict {
     if (this.#gone) return { allowed: false, matchRule: 'protocol', rule: null, reason: 'The sandbox is not running.' };
+    if (this.#secluded) return { allowed: false, matchRule: 'protocol', rule: null, reason: 'The sandbox is being saved; try again in a moment.' };
     return decide(this.#policy, destination);
   }
 
   mayResolve(name: string): boolean {
-    return !this.#gone && mayResolve(this.#policy, name);
+    return !this.#gone && !this.#secluded && mayResolve(this.#policy, name);
   }
 
   /** Whether a connection of its own still goes to the name. */
@@ -77,6 +84,12 @@ export class Guest {
     this.#policy = policy;
     this.#shape = shape(policy);
     this.cutDenied();
+  }
+
+  /** Ends what is open and lets nothing leave, or takes that back. Its rules and names stay. */
+  seclude(secluded: boolean): void {
+    this.#secluded = secluded;
+    if (secluded) for (const flow of this.flows) flow.cut(saved);
   }
 
   cutDenied(): void {

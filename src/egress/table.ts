@@ -37,6 +37,7 @@ export class PolicyTable {
     const guest = this.#guests.get(entry.address) ?? new Guest(entry, this.#limits);
     try {
       guest.rule(entry.policy);
+      guest.seclude(entry.secluded === true);
       this.#filter.admit(guest.source, guest.shape, guest.names.addresses((name) => guest.mayResolve(name)));
       this.#guests.set(guest.address, guest);
     } catch (reason) {

@@ -85,7 +85,7 @@ export class LocalHost implements Host {
       await this.#egress.expel(tenant.slot.address); // it must lead nowhere before the slot can become somebody else's
       await this.#guests.dispose(tenant);
     });
-    this.#saving = new Saving(runtime, this.#checkpoints, log);
+    this.#saving = new Saving(runtime, this.#checkpoints, this.#egress, log);
     this.#restoring = new Restoring({ runtime, templates, checkpoints: this.#checkpoints, slots: this.#slots, guests: this.#guests, room: this.#room, egress: this.#egress });
   }
 

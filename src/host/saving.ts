@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PaddockError } from '../core/errors.ts';
 import type { CheckpointOptions, CheckpointRef } from '../core/host.ts';
 import type { AgentClient } from './agent/client.ts';
@@ -14,6 +15,15 @@ const gib = 1024 * 1024 * 1024;
 /** For calls that are under way into the guest; what takes longer is cut. */
 const settleMs = 1000;
 
+/** How long a guest has to notice that its connections to the outside were reset, before it stands still. */
+const noticeMs = 10;
+
+/** The way out of guests, as far as saving them goes. */
+export interface WayOut {
+  seclude(address: string): Promise<void>;
+  reopen(address: string): Promise<void>;
+}
+
 /** A guest as far as saving it goes. */
 export interface Savable {
   readonly slot: Slot;
@@ -28,10 +38,12 @@ export interface Savable {
 export class Saving {
   readonly #runtime: Runtime;
   readonly #checkpoints: Checkpoints;
+  readonly #wayOut: WayOut;
   readonly #log: HostLog;
 
-  constructor(runtime: Runtime, checkpoints: Checkpoints, log: HostLog) {
+  constructor(runtime: Runtime, checkpoints: Checkpoints, wayOut: WayOut, log: HostLog) {
     this.#runtime = runtime;
+    this.#wayOut = wayOut;
     this.#checkpoints = checkpoints;
     this.#log = log;
   }
@@ -48,7 +60,9 @@ export class Saving {
     const limit = AbortSignal.any([signal, guest.ended]);
     const draft = await this.#checkpoints.begin(checkpointId, bytes);
     try {
-      await client.hold(settleMs);
+      // Reset now, connections end as programs know it. Those that are open in a checkpoint are aborted by a restore, and the kernel of a
+      // restored guest can then forget to tell a program of its other descriptors.
+      await Promise.all([client.hold(settleMs), this.#wayOut.seclude(slot.address).then(() => sleep(noticeMs))]);
       lap('hold');
       limit.throwIfAborted();
       const since = performance.now();
@@ -68,7 +82,8 @@ export class Saving {
   }
 
   /** Lets a guest that stands still go on. Does nothing to one that does not. */
-  async goOn({ handle, client }: Savable): Promise<void> {
+  async goOn({ handle, client, slot }: Savable): Promise<void> {
+    await this.#wayOut.reopen(slot.address);
     if (this.#runtime.pauseState(handle) !== 'running' && this.#runtime.isAlive(handle)) await this.#runtime.resume(handle);
     client.release();
   }

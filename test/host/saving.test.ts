@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { closeSync, openSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 import { Internet } from '../../src/egress/testing/internet.ts';
 import { runTool } from '../../src/host/tool.ts';
 import { eventually, sleep } from '../harness/wait.ts';
@@ -23,6 +23,8 @@ after(async () => {
   assert.deepEqual(await laboratory.close(), []);
   await internet.close();
 });
+
+afterEach(() => laboratory.destroyAll());
 
 const counting = 'i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.02; done';
 
@@ -118,9 +120,9 @@ test('a guest that writes all the time is saved whole', async () => {
 
 test('when the command that saves is killed midway, the guest goes on and can be saved', async () => {
   const subject = await laboratory.create();
-  await laboratory.fillMemory(subject, 200);
+  await laboratory.fillMemory(subject, 300);
   await laboratory.start(subject, counting);
-  for (const waitMs of [0, 30, 90]) {
+  for (const waitMs of [0, 20, 60]) {
     const saving = laboratory.save(subject, true);
     saving.catch(() => {});
     const [saver] = await eventually(() => (saversOf(subject).length > 0 ? saversOf(subject) : false), { everyMs: 2 });
@@ -138,7 +140,7 @@ test('when the command that saves is killed midway, the guest goes on and can be
 
 test('a caller that gives up leaves a guest that runs', async () => {
   const subject = await laboratory.create();
-  await laboratory.fillMemory(subject, 100);
+  await laboratory.fillMemory(subject, 300);
   const leaving = new AbortController();
   const saving = laboratory.host.checkpoint(subject.id, { checkpointId: randomUUID(), hold: true, lap: (stage) => stage === 'hold' && setTimeout(() => leaving.abort(new Error('left')), 60) }, leaving.signal);
   await assert.rejects(saving, /left/);

@@ -22,7 +22,7 @@ test('the agent answers to the envd access token, in its protocol', async () => 
   const token = sandbox().envdAccessToken ?? '';
   const listed = await agent('GET', '/v1/processes', { key: token });
   assert.equal(listed.status, 200);
-  assert.equal(listed.headers['paddock-agent-protocol'], '1');
+  assert.equal(listed.headers['paddock-agent-protocol'], '2');
   assert.ok(Array.isArray(listed.json.processes));
   const written = await agent('PUT', '/v1/files?path=/tmp/direct', { key: token, body: 'straight in' });
   assert.deepEqual([written.status, written.json], [200, { path: '/tmp/direct', size: 11 }]);
@@ -32,7 +32,7 @@ test('the agent answers to the envd access token, in its protocol', async () => 
 test('health needs no token and says which sandbox software answers, not which sandbox', async () => {
   const health = await agent('GET', '/v1/health');
   assert.equal(health.status, 200);
-  assert.equal(health.json.protocol, 1);
+  assert.equal(health.json.protocol, 2);
   assert.equal(health.json.claimed, true);
   assert.ok(!health.text.includes(sandbox().sandboxId));
 });
@@ -40,7 +40,7 @@ test('health needs no token and says which sandbox software answers, not which s
 test('no token, a wrong one, another sandbox\'s, the traffic token and the API key are all 401', async () => {
   const keys = [null, '', 'wrong', other().envdAccessToken ?? '', sandbox().trafficAccessToken ?? '', server.apiKey, `${sandbox().envdAccessToken}x`, sandbox().envdAccessToken?.slice(0, -1) ?? ''];
   for (const key of keys) {
-    for (const [method, path] of [['GET', '/v1/processes'], ['POST', '/v1/processes'], ['GET', '/v1/files?path=/etc/passwd'], ['GET', '/v1/events'], ['GET', '/v1/tunnel?port=22']] as const) {
+    for (const [method, path] of [['GET', '/v1/processes'], ['POST', '/v1/processes'], ['GET', '/v1/files?path=/etc/passwd'], ['GET', '/v1/events'], ['GET', '/v1/tunnel?port=22'], ['POST', '/v1/identity'], ['POST', '/v1/hold']] as const) {
       const answer = await agent(method, path, { key });
       assert.equal(answer.status, 401, `${method} ${path} with ${key}`);
       assert.equal(answer.json.code, 'unauthorized');

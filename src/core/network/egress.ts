@@ -43,4 +43,6 @@ export interface EgressEntry {
   /** The guest's IPv4 address, which identifies it: the gateway drops every other source. */
   readonly address: string;
   readonly policy: NetworkPolicy;
+  /** While it is being saved: what is open is cut, and nothing leaves until the entry comes without this. */
+  readonly secluded?: boolean;
 }

@@ -110,8 +110,8 @@ export class Laboratory {
     await this.control.connect();
   }
 
-  async admit(guest: LabGuest, rules: Rules): Promise<void> {
-    await this.control.request({ op: 'admit', entry: this.entry(guest, rules) });
+  async admit(guest: LabGuest, rules: Rules, state: { readonly secluded?: boolean } = {}): Promise<void> {
+    await this.control.request({ op: 'admit', entry: { ...this.entry(guest, rules), ...state } });
   }
 
   entry(guest: LabGuest, { allow = [], deny = [] }: Rules): object {

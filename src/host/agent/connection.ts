@@ -210,7 +210,7 @@ export class AgentConnection {
       this.ended.throwIfAborted();
       return await this.#traffic.admit(kind, signal === undefined ? this.ended : AbortSignal.any([this.ended, signal]));
     } catch (reason) {
-      throw this.translate(reason, false);
+      throw unsent(this.translate(reason, false));
     }
   }
 
@@ -246,4 +246,10 @@ function breakOff({ kind, isAnswered }: Passage): Error | null {
     default:
       return null;
   }
+}
+
+/** The guest was paused before it saw anything of the request: it may be made again. */
+function unsent(reason: unknown): unknown {
+  if (!(reason instanceof PaddockError) || reason.detail.reason !== 'paused') return reason;
+  return new PaddockError(reason.code, reason.message, { ...reason.detail, unsent: true }, { cause: reason });
 }

@@ -86,6 +86,23 @@ export class EgressSupervisor implements Egress {
     await this.#connection?.expel(address).catch((reason: unknown) => this.#log.warn({ err: reason, address }, 'an address could not be expelled from the egress'));
   }
 
+  /** Cuts what is open from this address, and lets nothing out until `reopen` or another `admit`. Without a connection nothing leaves anyway. */
+  async seclude(address: string): Promise<void> {
+    const entry = this.#entries.get(address);
+    if (entry !== undefined) await this.#tell({ ...entry, secluded: true });
+  }
+
+  /** Takes a `seclude` back. */
+  async reopen(address: string): Promise<void> {
+    const entry = this.#entries.get(address);
+    if (entry !== undefined) await this.#tell(entry);
+  }
+
+  /** What does not arrive needs no repetition: a connection that is lost is followed by the whole table. */
+  async #tell(entry: EgressEntry): Promise<void> {
+    await this.#connection?.admit(entry).catch((reason: unknown) => this.#log.warn({ err: reason, address: entry.address }, 'the egress could not be told to close or open an address'));
+  }
+
   /** Lets go of the process, which goes on with its table. */
   close(): void {
     this.#closed = true;
