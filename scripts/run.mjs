@@ -66,8 +66,10 @@ async function main([command = '', ...args]) {
   const building = buildTheRest(() => over);
   const code = await served;
   over = true;
-  stopCommands();
+  // Again and again, because the next command may begin between two; killed, because what waits inside a namespace hears nothing else.
+  const stopping = setInterval(() => stopCommands('SIGKILL'), 50);
   await building;
+  clearInterval(stopping);
   return code;
 }
 
