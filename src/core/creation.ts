@@ -13,7 +13,7 @@ import type { Identities } from './identity.ts';
 import { newSandboxId, newShortId } from './ids.ts';
 import { enforcedPolicy } from './policy.ts';
 import type { Principal } from './principal.ts';
-import type { Sandbox } from './sandbox.ts';
+import { unborn, type Sandbox } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
 import type { Store } from './store.ts';
 import type { Template, TemplateCatalog } from './template.ts';
@@ -66,6 +66,7 @@ export class Creation {
 
   #unborn(principal: Principal, input: CreateSandbox, chosen: { template: Template; id: string; name: string }): Sandbox {
     return Object.freeze({
+      ...unborn,
       id: newSandboxId(),
       shortId: newShortId(),
       teamId: principal.teamId,
@@ -73,7 +74,6 @@ export class Creation {
       name: input.name ?? '',
       template: Object.freeze({ id: chosen.id, name: chosen.name, digest: chosen.template.digest }),
       limits: chosen.template.limits,
-      state: 'creating',
       defaultUser: input.defaultUser,
       metadata: input.metadata,
       envs: input.envs,
@@ -82,17 +82,7 @@ export class Creation {
       policy: enforcedPolicy(input.policy ?? {}),
       timeoutSeconds: input.timeoutSeconds,
       createdAt: this.#deps.clock.now(),
-      startedAt: null,
-      endAt: null,
-      periodStartedAt: null,
-      pausedAt: null,
-      pauseCause: null,
-      autoDeleteAt: null,
-      snapshotId: null,
       sourceSnapshotId: null,
-      generation: 1,
-      guest: null,
-      end: null,
     });
   }
 

@@ -12,7 +12,7 @@ import { noProcessClock, type ProcessClock } from './process-clock.ts';
 import { assertEnforceable, enforcedPolicy, type PolicyRequest } from './policy.ts';
 import type { Principal } from './principal.ts';
 import type { Resuming } from './resuming.ts';
-import type { Declared, EnforcedPolicy, Lifecycle, Sandbox, WireName } from './sandbox.ts';
+import { unborn, type Declared, type EnforcedPolicy, type Lifecycle, type Sandbox, type WireName } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
 import { isReady, type ReadySnapshot } from './snapshot.ts';
 import type { Snapshots } from './snapshots.ts';
@@ -124,8 +124,9 @@ export class Forks {
     const { captured } = snapshot;
     const envs = { ...captured.envs, ...input.envs };
     assertEnvs('envs', envs, settings.maxEnvBytes);
-    const unborn = (): Sandbox =>
+    const described = (): Sandbox =>
       Object.freeze({
+        ...unborn,
         id: newSandboxId(),
         shortId: newShortId(),
         teamId: principal.teamId,
@@ -133,7 +134,6 @@ export class Forks {
         name: input.name ?? '',
         template: captured.template,
         limits: captured.limits,
-        state: 'creating',
         defaultUser: captured.defaultUser,
         metadata: input.metadata ?? {},
         envs,
@@ -142,19 +142,9 @@ export class Forks {
         policy: input.policy ?? captured.policy,
         timeoutSeconds: input.timeoutSeconds ?? captured.timeoutSeconds,
         createdAt: clock.now(),
-        startedAt: null,
-        endAt: null,
-        periodStartedAt: null,
-        pausedAt: null,
-        pauseCause: null,
-        autoDeleteAt: null,
-        snapshotId: null,
         sourceSnapshotId: sourceId,
-        generation: 1,
-        guest: null,
-        end: null,
       });
-    const sandbox = await creation.bear(unborn, (born, aborted) => host.restore(resuming.specOf(born, snapshot, false, input.lap), aborted), signal, input.lap);
+    const sandbox = await creation.bear(described, (born, aborted) => host.restore(resuming.specOf(born, snapshot, false, input.lap), aborted), signal, input.lap);
     try {
       await this.#processes.restart(sandbox, captured.processes, false);
     } catch (error) {

@@ -115,6 +115,21 @@ export interface Sandbox {
   readonly end: SandboxEnd | null;
 }
 
+/** What every sandbox is before its guest runs. */
+export const unborn = Object.freeze({
+  state: 'creating',
+  generation: 1,
+  startedAt: null,
+  endAt: null,
+  periodStartedAt: null,
+  pausedAt: null,
+  pauseCause: null,
+  autoDeleteAt: null,
+  snapshotId: null,
+  guest: null,
+  end: null,
+} as const);
+
 /** Ends that nobody asked for: what such a sandbox left behind is kept as long as its tombstone. */
 export const crashes: readonly EndReason[] = ['host_rebooted', 'out_of_memory', 'runtime_crashed', 'agent_lost'];
 

@@ -27,7 +27,7 @@ describe('creating a sandbox', () => {
     const identity = server.host.specs[0]?.identity;
     assert.equal(identity?.sandboxId, sandbox.id);
     assert.equal(identity.hostname, `sbx-${sandbox.shortId}`);
-    assert.deepEqual(identity.env, { LANG: 'de', DECLAW_SANDBOX_ID: `sbx-${sandbox.shortId}`, MODE: 'x' });
+    assert.deepEqual(identity.env, { LANG: 'de', DECLAW_SANDBOX: 'true', DECLAW_SANDBOX_ID: `sbx-${sandbox.shortId}`, MODE: 'x' });
     assert.match(identity.agentToken, /^envd-/);
     assert.deepEqual(await server.sandboxes.get(server.principal, ref(sandbox)), sandbox);
     assert.deepEqual(await server.sandboxes.get(server.principal, { shortId: sandbox.shortId }), sandbox);

@@ -14,6 +14,7 @@ import type { Runtime } from './runtime.ts';
 import { restorableProtocol } from './saving.ts';
 import type { Slots } from './slots.ts';
 import type { InstalledTemplate, InstalledTemplates } from './templates.ts';
+import { untilAborted } from './until-aborted.ts';
 
 /** A guest with its identity, ready for commands. */
 export type RestoredGuest = Omit<WaitingGuest, 'template'>;
@@ -153,18 +154,5 @@ export async function untilHeard(client: AgentClient, signal: AbortSignal): Prom
       if (signal.aborted || Date.now() > deadline || (reason instanceof PaddockError && ['gone', 'no_capacity'].includes(reason.code))) throw reason;
       await sleep(5, undefined, { signal });
     }
-  }
-}
-
-/** The promise's outcome, unless the signal comes first. */
-async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  const aborted = Promise.withResolvers<never>();
-  const abort = (): void => aborted.reject(signal.reason as Error);
-  signal.addEventListener('abort', abort, { once: true });
-  try {
-    return await Promise.race([promise, aborted.promise]);
-  } finally {
-    signal.removeEventListener('abort', abort);
   }
 }

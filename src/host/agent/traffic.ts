@@ -1,3 +1,5 @@
+import { untilAborted } from '../until-aborted.ts';
+
 /**
  * What a request is to a hold. A call is waited for. A follower is cut and comes back. A transfer or a tunnel is broken off. What the host
  * asks for itself goes through.
@@ -120,18 +122,5 @@ export class Traffic {
       const reason = reasonFor(passage);
       if (reason !== null) passage.interrupt(reason);
     }
-  }
-}
-
-/** The promise's outcome, unless the signal comes first: then its reason is thrown. */
-async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  const aborted = Promise.withResolvers<never>();
-  const abort = (): void => aborted.reject(signal.reason as Error);
-  signal.addEventListener('abort', abort, { once: true });
-  try {
-    return await Promise.race([promise, aborted.promise]);
-  } finally {
-    signal.removeEventListener('abort', abort);
   }
 }
