@@ -23,6 +23,8 @@ export interface Config {
   readonly kept: { readonly memoryMb: number | null; readonly seconds: number };
   /** MiB, 0 for no limit. */
   readonly snapshots: { readonly max: number; readonly diskMb: number };
+  /** Of a team, and what one may hold. */
+  readonly volumes: { readonly max: number; readonly mb: number };
   readonly subnet: Subnet | null;
   readonly egress: EgressSettings;
   readonly networkLogDays: number;
@@ -99,6 +101,8 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_KEPT_SECONDS', default: '600', meaning: 'How long a paused sandbox is kept in memory at most; afterwards it is on disk only.' },
   { name: 'PADDOCK_MAX_SNAPSHOTS', default: '100', meaning: 'Snapshots that a team may have, those of paused sandboxes not counted.' },
   { name: 'PADDOCK_MAX_SNAPSHOT_DISK', default: '0', meaning: 'MiB that the snapshots of a team may take on disk together, 0 for no limit but the disk.' },
+  { name: 'PADDOCK_MAX_VOLUMES', default: '100', meaning: 'Volumes that a team may have.' },
+  { name: 'PADDOCK_MAX_VOLUME_MB', default: '4096', meaning: 'MiB that the files of one volume may take, and that an archive for one may have.' },
   { name: 'PADDOCK_SUBNET', default: '', meaning: 'IPv4 network for the addresses of sandboxes, from /16 to /20. Without it a free one is chosen.' },
   { name: 'PADDOCK_DNS_UPSTREAM', default: 'those of the machine', meaning: 'Name servers that the names sandboxes ask for are resolved by: address or address:port, several with commas.' },
   { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
@@ -154,6 +158,10 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     snapshots: Object.freeze({
       max: parseInteger('PADDOCK_MAX_SNAPSHOTS', read('PADDOCK_MAX_SNAPSHOTS') ?? '100', 0, 100_000),
       diskMb: parseInteger('PADDOCK_MAX_SNAPSHOT_DISK', read('PADDOCK_MAX_SNAPSHOT_DISK') ?? '0', 0, 1_000_000_000),
+    }),
+    volumes: Object.freeze({
+      max: parseInteger('PADDOCK_MAX_VOLUMES', read('PADDOCK_MAX_VOLUMES') ?? '100', 0, 10_000),
+      mb: parseInteger('PADDOCK_MAX_VOLUME_MB', read('PADDOCK_MAX_VOLUME_MB') ?? '4096', 1, 1_048_576),
     }),
     subnet: parseSubnet(read('PADDOCK_SUBNET')),
     egress: Object.freeze({

@@ -142,7 +142,7 @@ describe('the server', () => {
       ['POST', '/sandboxes/sbx-aaaaaaaa/pause', {}, 404, 'Sandbox sbx-aaaaaaaa not found'],
       ['POST', '/sandboxes/sbx-aaaaaaaa/fork', { json: { count: 0 } }, 400, 'count must be at least 1.'],
       ['GET', '/governance/packs', {}, 422, 'Governance packs: not available in this version of Paddock.'],
-      ['PUT', '/volumes/v/files/raw', { body: 'x' }, 422, 'Volumes: not available in this version of Paddock.'],
+      ['PUT', '/volumes/v/files/raw?path=a', { body: 'x' }, 404, 'Volume v not found'],
     ] as const) {
       const answer = await call(method, path, options);
       assert.deepEqual([answer.status, answer.json?.message], [status, message], `${method} ${path}`);
@@ -306,6 +306,9 @@ async function serve(core: Core): Promise<[Server, URL]> {
     files: core.files,
     networks: core.networks,
     ports: core.ports,
+    volumes: core.volumes,
+    volumeFiles: core.volumeFiles,
+    volumeLocks: core.volumeLocks,
     templates: { find: (name) => (name === 'base' ? base : undefined), list: () => [base], byDigest: () => base },
     tokens: new Tokens(core.store.deriveKey('sandbox tokens')),
     clock: core.clock,

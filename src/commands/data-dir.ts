@@ -9,6 +9,7 @@ export interface DataFiles {
   readonly apiKey: string;
   readonly lock: string;
   readonly running: string;
+  readonly volumes: string;
 }
 
 export function dataFiles(dataDir: string): DataFiles {
@@ -18,6 +19,7 @@ export function dataFiles(dataDir: string): DataFiles {
     apiKey: join(dataDir, 'api-key'),
     lock: join(dataDir, 'paddock.lock'),
     running: join(dataDir, 'paddock.pid'),
+    volumes: join(dataDir, 'volumes'),
   };
 }
 

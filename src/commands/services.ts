@@ -11,7 +11,11 @@ import { Processes } from '../core/processes.ts';
 import { Sandboxes } from '../core/sandboxes.ts';
 import { defaultSettings, type CoreSettings } from '../core/settings.ts';
 import { Tokens } from '../core/tokens.ts';
+import { VolumeFiles } from '../core/volume-files.ts';
+import { VolumeLocks } from '../core/volume-locks.ts';
+import { Volumes } from '../core/volumes.ts';
 import { openHost, type LocalHost } from '../host/host.ts';
+import { LocalVolumes } from '../host/volumes/storage.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
 import { naming } from '../server.ts';
 import { dataFiles } from './data-dir.ts';
@@ -28,6 +32,9 @@ export interface Services {
   readonly networks: Networks;
   readonly ports: Ports;
   readonly previews: Previews;
+  readonly volumes: Volumes;
+  readonly volumeFiles: VolumeFiles;
+  readonly volumeLocks: VolumeLocks;
   /** Ends this process's part; the sandboxes run on. */
   close(): Promise<void>;
 }
@@ -59,6 +66,8 @@ export async function openServices(config: Config, log: Logger): Promise<Service
     undo.push(() => events.stop());
     const access = new Access({ store, clock, events });
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
+    const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes), clock, events, settings });
+    await volumes.start();
     const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events, naming });
     const networks = new Networks({ sandboxes, store, host, clock, events, settings });
     await sandboxes.start();
@@ -66,7 +75,22 @@ export async function openServices(config: Config, log: Logger): Promise<Service
     const processes = new Processes({ sandboxes, store, clock, settings, events });
     await processes.start();
     undo.push(async () => processes.stop());
-    return { store, host, access, tokens, sandboxes, processes, files: new Files({ sandboxes, settings, events }), networks, ports: new Ports({ sandboxes }), previews: new Previews({ sandboxes, store, events }), close };
+    return {
+      store,
+      host,
+      access,
+      tokens,
+      sandboxes,
+      processes,
+      files: new Files({ sandboxes, settings, events }),
+      networks,
+      ports: new Ports({ sandboxes }),
+      previews: new Previews({ sandboxes, store, events }),
+      volumes,
+      volumeFiles: new VolumeFiles(volumes),
+      volumeLocks: new VolumeLocks({ store, volumes, clock }),
+      close,
+    };
   } catch (error) {
     await close();
     throw error;
@@ -87,6 +111,8 @@ function coreSettings(config: Config): CoreSettings {
     unknownTemplate: config.unknownTemplate,
     networkLogDays: config.networkLogDays,
     maxSnapshots: config.snapshots.max,
+    maxVolumes: config.volumes.max,
+    maxVolumeBytes: config.volumes.mb * 1024 * 1024,
     maxSnapshotBytes: config.snapshots.diskMb * 1024 * 1024,
   });
 }

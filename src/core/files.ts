@@ -1,4 +1,5 @@
-import { Transform, type Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
+import { boundedTo } from './bounded.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
 import type { FileEntry, GuestFiles } from './host.ts';
@@ -113,7 +114,7 @@ export class Files {
       if (body.byteLength > limit) throw tooLarge(limit);
       return files.write(path, user, body, signal);
     }
-    const bounded = boundedTo(limit, body);
+    const bounded = boundedTo(limit, body, { tooLarge: () => tooLarge(limit) });
     try {
       return await files.write(path, user, bounded, signal);
     } catch (error) {
@@ -127,26 +128,6 @@ export class Files {
   #record(sandbox: Sandbox, name: string, detail: Readonly<Record<string, string | number>>): void {
     this.#events.ofSandbox(sandbox, 'filesystem', name, detail);
   }
-}
-
-/** The same bytes, failing with `too_large` after `limit`. */
-function boundedTo(limit: number, body: Readable): Transform {
-  let bytes = 0;
-  const bounded = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      bytes += chunk.length;
-      if (bytes > limit) done(tooLarge(limit));
-      else done(null, chunk);
-    },
-  });
-  // Whoever reads it is told by the stream; without any listener Node would end the server.
-  bounded.on('error', () => undefined);
-  body.once('error', (error) => bounded.destroy(error));
-  body.once('close', () => {
-    if (!body.readableEnded) bounded.destroy(new PaddockError('invalid_argument', 'the body broke off before its end'));
-  });
-  bounded.once('close', () => body.unpipe(bounded));
-  return body.pipe(bounded);
 }
 
 function assertPath(path: string): void {

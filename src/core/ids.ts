@@ -10,6 +10,8 @@ export type ShortId = Branded<string, 'ShortId'>;
 export type TeamId = Branded<string, 'TeamId'>;
 /** A lowercase UUID. */
 export type SnapshotId = Branded<string, 'SnapshotId'>;
+/** A lowercase UUID. */
+export type VolumeId = Branded<string, 'VolumeId'>;
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const shortPattern = /^[a-z0-9]{8}$/;
@@ -30,6 +32,15 @@ export function newSnapshotId(): SnapshotId {
 export function parseSnapshotId(text: string): SnapshotId | null {
   const lower = text.toLowerCase();
   return uuidPattern.test(lower) ? (lower as SnapshotId) : null;
+}
+
+export function newVolumeId(): VolumeId {
+  return randomUUID() as VolumeId;
+}
+
+export function parseVolumeId(text: string): VolumeId | null {
+  const lower = text.toLowerCase();
+  return uuidPattern.test(lower) ? (lower as VolumeId) : null;
 }
 
 export function newShortId(): ShortId {

@@ -31,6 +31,12 @@ export interface CoreSettings {
   readonly maxSnapshotBytes: number;
   /** New sandboxes of one fork. */
   readonly maxForks: number;
+  /** Of a team. */
+  readonly maxVolumes: number;
+  /** What the files of one volume may take together; also the longest archive. */
+  readonly maxVolumeBytes: number;
+  /** Files and directories of one volume. */
+  readonly maxVolumeEntries: number;
 }
 
 export const defaultSettings: CoreSettings = Object.freeze({
@@ -53,4 +59,7 @@ export const defaultSettings: CoreSettings = Object.freeze({
   maxSnapshotsUnderWay: 4,
   maxSnapshotBytes: 0,
   maxForks: 100,
+  maxVolumes: 100,
+  maxVolumeBytes: 4096 * 1_048_576,
+  maxVolumeEntries: 100_000,
 });

@@ -1,8 +1,10 @@
-import type { SandboxId, SandboxRef, SnapshotId, TeamId } from './ids.ts';
+import type { SandboxId, SandboxRef, SnapshotId, TeamId, VolumeId } from './ids.ts';
 import type { ConnectionEvent, ConnectionVerdict } from './network/egress.ts';
 import type { CheckpointRef } from './host.ts';
 import type { EndReason, Sandbox, SandboxState } from './sandbox.ts';
 import type { Snapshot, SnapshotSource } from './snapshot.ts';
+import type { Volume } from './volume.ts';
+import type { VolumeUsage } from './volume-storage.ts';
 
 export interface ApiKey {
   readonly id: string;
@@ -221,6 +223,38 @@ export interface SnapshotStore {
   names(checkpointId: string): Promise<boolean>;
 }
 
+export interface VolumeStore {
+  insert(volume: Volume): Promise<void>;
+  find(teamId: TeamId, id: VolumeId): Promise<Volume | null>;
+  /** Newest first. */
+  list(teamId: TeamId): Promise<readonly Volume[]>;
+  /** Over all teams. */
+  ids(): Promise<readonly VolumeId[]>;
+  count(teamId: TeamId): Promise<number>;
+  resize(id: VolumeId, usage: VolumeUsage, updatedAt: number): Promise<void>;
+  /** With its locks; false when there is none. */
+  remove(teamId: TeamId, id: VolumeId): Promise<boolean>;
+}
+
+/** A lease on a path of a volume. Whether anything is at the path does not matter. */
+export interface VolumeLock {
+  readonly volumeId: VolumeId;
+  readonly path: string;
+  /** SHA-256 of the token, hex. */
+  readonly tokenHash: string;
+  readonly expiresAt: number;
+}
+
+export interface VolumeLockStore {
+  /** `held` when somebody holds it at `now`, `too_many` when the volume has `most` others. */
+  acquire(lock: VolumeLock, now: number, most: number): Promise<'acquired' | 'held' | 'too_many'>;
+  /** False when it is not held at `now` by this token. */
+  renew(lock: VolumeLock, now: number): Promise<boolean>;
+  release(volumeId: VolumeId, path: string, tokenHash: string): Promise<boolean>;
+  /** Null when nobody holds it at `now`. */
+  find(volumeId: VolumeId, path: string, now: number): Promise<VolumeLock | null>;
+}
+
 export interface KeyStore {
   /** The team that single-user installations use; made on first use. */
   defaultTeam(): Promise<TeamId>;
@@ -239,6 +273,8 @@ export interface Store {
   readonly networkEvents: NetworkEventStore;
   readonly processDeadlines: ProcessDeadlineStore;
   readonly previewPorts: PreviewPortStore;
+  readonly volumes: VolumeStore;
+  readonly volumeLocks: VolumeLockStore;
   readonly keys: KeyStore;
   close(): Promise<void>;
 }

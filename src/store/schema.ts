@@ -16,6 +16,8 @@ export interface Schema {
   preview_ports: PreviewPortRow;
   network_events: NetworkEventRow;
   snapshots: SnapshotRow;
+  volumes: VolumeRow;
+  volume_locks: VolumeLockRow;
 }
 
 export interface SchemaVersionRow {
@@ -151,4 +153,23 @@ export interface NetworkEventRow {
   bytes_received: number;
   duration_ms: number;
   count: number;
+}
+
+export interface VolumeRow {
+  id: string;
+  team_id: string;
+  name: string;
+  bytes: number;
+  entries: number;
+  metadata: string;
+  created_at: number;
+  updated_at: number;
+}
+
+export interface VolumeLockRow {
+  volume_id: string;
+  path: string;
+  /** SHA-256 of the token, hex. */
+  token_hash: string;
+  expires_at: number;
 }

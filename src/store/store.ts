@@ -1,5 +1,5 @@
 import type { Kysely } from 'kysely';
-import type { EventStore, KeyStore, NetworkEventStore, PreviewPortStore, ProcessDeadlineStore, SandboxStore, SnapshotStore, Store } from '../core/store.ts';
+import type { EventStore, KeyStore, NetworkEventStore, PreviewPortStore, ProcessDeadlineStore, SandboxStore, SnapshotStore, Store, VolumeLockStore, VolumeStore } from '../core/store.ts';
 import { openDatabase } from './database.ts';
 import { SqlEvents } from './events.ts';
 import { stored } from './fault.ts';
@@ -12,6 +12,7 @@ import { SqlSandboxes } from './sandboxes.ts';
 import type { Schema } from './schema.ts';
 import { loadSealer, type Sealer } from './sealer.ts';
 import { SqlSnapshots } from './snapshots.ts';
+import { SqlVolumeLocks, SqlVolumes } from './volumes.ts';
 
 export interface StoreFiles {
   /** The SQLite database. */
@@ -45,6 +46,8 @@ export class SqlStore implements Store {
   readonly networkEvents: NetworkEventStore;
   readonly processDeadlines: ProcessDeadlineStore;
   readonly previewPorts: PreviewPortStore;
+  readonly volumes: VolumeStore;
+  readonly volumeLocks: VolumeLockStore;
   readonly keys: KeyStore;
   readonly #db: Kysely<Schema>;
   readonly #sealer: Sealer;
@@ -59,6 +62,8 @@ export class SqlStore implements Store {
     this.networkEvents = new SqlNetworkEvents(db);
     this.processDeadlines = new SqlProcessDeadlines(db);
     this.previewPorts = new SqlPreviewPorts(db);
+    this.volumes = new SqlVolumes(db);
+    this.volumeLocks = new SqlVolumeLocks(db);
     this.keys = new SqlKeys(db);
   }
 

@@ -17,7 +17,11 @@ import { Sandboxes } from '../sandboxes.ts';
 import { defaultSettings, type CoreSettings } from '../settings.ts';
 import type { SandboxStore } from '../store.ts';
 import type { Template, TemplateCatalog } from '../template.ts';
+import { LocalVolumes } from '../../host/volumes/storage.ts';
 import { Tokens } from '../tokens.ts';
+import { VolumeFiles } from '../volume-files.ts';
+import { VolumeLocks } from '../volume-locks.ts';
+import { Volumes } from '../volumes.ts';
 import { MemoryHost } from './memory-host.ts';
 
 /** A clock that tests move. */
@@ -59,6 +63,9 @@ export class Server {
   networks!: Networks;
   ports!: Ports;
   previews!: Previews;
+  volumes!: Volumes;
+  volumeFiles!: VolumeFiles;
+  volumeLocks!: VolumeLocks;
   access!: Access;
   principal!: Principal;
 
@@ -116,6 +123,10 @@ export class Server {
     const store = await openStore({ database: join(this.directory, 'paddock.db'), masterKey: join(this.directory, 'master.key') });
     const events = new EventLog({ store: store.events, clock });
     const tokens = new Tokens(store.deriveKey('sandbox tokens'));
+    this.volumes = new Volumes({ store, storage: new LocalVolumes(join(this.directory, 'volumes')), clock, events, settings });
+    this.volumeFiles = new VolumeFiles(this.volumes);
+    this.volumeLocks = new VolumeLocks({ store, volumes: this.volumes, clock });
+    await this.volumes.start();
     const slow = { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) };
     const sandboxes = new Sandboxes({ store: slow, host, templates: catalog, clock, tokens, settings, events, naming });
     this.networks = new Networks({ sandboxes, store: slow, host, clock, events, settings });

@@ -3,6 +3,7 @@ import { firstTables } from './001-first-tables.ts';
 import { networkLog } from './002-network-log.ts';
 import { snapshots } from './003-snapshots.ts';
 import { namesAndPreviews } from './004-names-and-previews.ts';
+import { volumes } from './005-volumes.ts';
 
 /** One step of the schema. Steps are never edited once released; a change is a new step. */
 export interface Migration {
@@ -12,4 +13,4 @@ export interface Migration {
   up(db: Kysely<any>): Promise<void>;
 }
 
-export const migrations: readonly Migration[] = [firstTables, networkLog, snapshots, namesAndPreviews];
+export const migrations: readonly Migration[] = [firstTables, networkLog, snapshots, namesAndPreviews, volumes];

@@ -1,5 +1,5 @@
 import { PaddockError } from '../../core/errors.ts';
-import { parseSandboxId, parseShortId, parseSnapshotId, type SandboxRef, type SnapshotId } from '../../core/ids.ts';
+import { parseSandboxId, parseShortId, parseSnapshotId, parseVolumeId, type SandboxRef, type SnapshotId, type VolumeId } from '../../core/ids.ts';
 import type { Sandbox } from '../../core/sandbox.ts';
 
 const prefix = 'sbx-';
@@ -33,6 +33,20 @@ export function snapshotName(id: SnapshotId): string {
 export function parseSnapshotName(text: string): SnapshotId {
   const id = parseSnapshotId(text.startsWith(snapshotPrefix) ? text.slice(snapshotPrefix.length) : text);
   if (id === null) throw new PaddockError('not_found', `Snapshot ${text.slice(0, 128)} not found`);
+  return id;
+}
+
+const volumePrefix = 'vol-';
+
+/** How this wire names a volume: `vol-` and its UUID. */
+export function volumeName(id: VolumeId): string {
+  return volumePrefix + id;
+}
+
+/** @throws PaddockError `not_found` for what names no volume. */
+export function parseVolumeName(text: string): VolumeId {
+  const id = parseVolumeId(text.startsWith(volumePrefix) ? text.slice(volumePrefix.length) : text);
+  if (id === null) throw new PaddockError('not_found', `Volume ${text.slice(0, 128)} not found`);
   return id;
 }
 

@@ -18,6 +18,8 @@ import { snapshotRoutes } from './routes/snapshots.ts';
 import { stdioRoutes } from './routes/stdio.ts';
 import { templateRoutes } from './routes/templates.ts';
 import { unavailableRoutes } from './routes/unavailable.ts';
+import { volumeFileRoutes } from './routes/volume-files.ts';
+import { volumeRoutes } from './routes/volumes.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -56,6 +58,8 @@ export async function declawWire(instance: FastifyInstance, given: DeclawDepende
   ptyRoutes(app, deps);
   fileRoutes(app, deps);
   networkRoutes(app, deps);
+  volumeRoutes(app, deps);
+  volumeFileRoutes(app, deps);
   templateRoutes(app, deps);
   await app.register(async (scope) => {
     leaveBodiesUnread(scope); // archives, for example: refused without being read

@@ -2,9 +2,10 @@ import type { GuestUsage } from '../../core/host.ts';
 import type { Sandbox, SandboxState } from '../../core/sandbox.ts';
 import type { Snapshot } from '../../core/snapshot.ts';
 import type { Template } from '../../core/template.ts';
+import type { Volume } from '../../core/volume.ts';
 import type { Tokens } from '../../core/tokens.ts';
 import { maskEnvs } from '../../core/policy.ts';
-import { publicId, snapshotName } from './ids.ts';
+import { publicId, snapshotName, volumeName } from './ids.ts';
 import { readSecurity } from './policy.ts';
 
 /** Port of the process in the sandbox that answers for it; the clients only keep it. */
@@ -45,6 +46,23 @@ export class Presenter {
   constructor(tokens: Pick<Tokens, 'agent' | 'traffic'>, domain: string) {
     this.#tokens = tokens;
     this.#domain = domain;
+  }
+
+  /** A volume (contract, section 2.12). */
+  volume(volume: Volume, quotaBytes: number): object {
+    return {
+      volume_id: volumeName(volume.id),
+      owner_id: volume.teamId,
+      name: volume.name,
+      blob_key: `volumes/${volume.id}`,
+      size_bytes: volume.bytes,
+      content_type: 'application/gzip',
+      metadata: volume.metadata,
+      created_at: timestamp(volume.createdAt),
+      backend: 'file-granular',
+      quota_bytes: quotaBytes,
+      updated_at: timestamp(volume.updatedAt),
+    };
   }
 
   /** The sandbox object of create and of listings (contract, section 2.1). */

@@ -1,0 +1,65 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { PaddockError } from '../../../core/errors.ts';
+import type { Volume } from '../../../core/volume.ts';
+import { callerSignal } from '../../caller.ts';
+import { leaveBodiesUnread } from '../../json-body.ts';
+import type { RouteDependencies, Scope } from '../dependencies.ts';
+import { parseVolumeName } from '../ids.ts';
+import { NameQuery, VolumeParams } from '../schemas/volumes.ts';
+
+/** Volumes as wholes (contract, section 2.12). */
+export function volumeRoutes(app: Scope, deps: RouteDependencies): void {
+  const { volumes, present } = deps;
+
+  app.register(async (instance) => {
+    const scope = instance as Scope;
+    leaveBodiesUnread(scope);
+
+    const ingest = async (request: FastifyRequest<{ Querystring: { name: string } }>, reply: FastifyReply, required: boolean): Promise<FastifyReply> => {
+      const volume = await drained(request, () => {
+        assertAnnounced(request, volumes.settings.maxVolumeBytes, 'The archive');
+        return volumes.ingest(request.principal, request.query.name, request.raw, required, callerSignal(reply));
+      });
+      return answer(volume, reply);
+    };
+    scope.post('/volumes', { schema: { querystring: NameQuery } }, (request, reply) => ingest(request, reply, false));
+    scope.post('/volumes/ingest', { schema: { querystring: NameQuery } }, (request, reply) => ingest(request, reply, true));
+    scope.post('/volumes/empty', { schema: { querystring: NameQuery } }, async (request, reply) => answer(await drained(request, () => volumes.create(request.principal, request.query.name)), reply));
+  });
+
+  app.get('/volumes', async (request) => ({ volumes: (await volumes.list(request.principal)).map((each) => present.volume(each, volumes.settings.maxVolumeBytes)) }));
+
+  app.get('/volumes/:volumeId', { schema: { params: VolumeParams } }, async (request) =>
+    present.volume(await volumes.get(request.principal, parseVolumeName(request.params.volumeId)), volumes.settings.maxVolumeBytes),
+  );
+
+  app.delete('/volumes/:volumeId', { schema: { params: VolumeParams } }, async (request) => {
+    const id = parseVolumeName(request.params.volumeId);
+    if (!(await volumes.delete(request.principal, id))) await volumes.get(request.principal, id); // says that there is none
+    return {};
+  });
+
+  app.get('/volumes/:volumeId/download', { schema: { params: VolumeParams } }, async (request, reply) => {
+    const archive = await volumes.download(request.principal, parseVolumeName(request.params.volumeId), callerSignal(reply));
+    return reply.header('x-content-type-options', 'nosniff').type('application/gzip').send(archive);
+  });
+
+  function answer(volume: Volume, reply: FastifyReply): FastifyReply {
+    return reply.code(201).send(present.volume(volume, volumes.settings.maxVolumeBytes));
+  }
+}
+
+/** What nobody wanted of a body is thrown away, so that the answer arrives and the connection can be used again. */
+export async function drained<T>(request: FastifyRequest, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } finally {
+    request.raw.resume();
+  }
+}
+
+/** Refuses at once what says itself that it is too long. */
+export function assertAnnounced(request: FastifyRequest, limit: number, what: string): void {
+  const announced = Number(request.headers['content-length'] ?? 0);
+  if (announced > limit) throw new PaddockError('too_large', `${what} has ${announced} bytes; the limit of a volume is ${limit} (PADDOCK_MAX_VOLUME_MB).`);
+}

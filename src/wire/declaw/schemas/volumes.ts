@@ -1,0 +1,19 @@
+import { Type } from 'typebox';
+
+export const VolumeParams = Type.Object({ volumeId: Type.String() });
+
+const Name = Type.String({ minLength: 1, maxLength: 128 });
+export const NameQuery = Type.Object({ name: Name });
+/** A path inside a volume, with or without a slash in front. */
+const VolumePath = Type.String({ minLength: 1, maxLength: 4096 });
+export const VolumePathQuery = Type.Object({ path: VolumePath });
+export const VolumeWriteQuery = Type.Object({ path: VolumePath, if_version: Type.Optional(Type.String({ maxLength: 256 })) });
+export const VolumeRemoveQuery = Type.Object({ path: VolumePath, recursive: Type.Optional(Type.Enum(['true', 'false', '1', '0', ''])) });
+export const VolumeRenameBody = Type.Object({ old_path: VolumePath, new_path: VolumePath });
+export const VolumePathBody = Type.Object({ path: VolumePath });
+
+const Token = Type.String({ minLength: 1, maxLength: 256 });
+const LockSeconds = Type.Optional(Type.Integer());
+export const LockBody = Type.Object({ path: VolumePath, ttl_seconds: LockSeconds });
+export const RenewBody = Type.Object({ path: VolumePath, token: Token, ttl_seconds: LockSeconds });
+export const ReleaseBody = Type.Object({ path: VolumePath, token: Token });
