@@ -309,6 +309,7 @@ async function serve(core: Core): Promise<[Server, URL]> {
     volumes: core.volumes,
     volumeFiles: core.volumeFiles,
     volumeLocks: core.volumeLocks,
+    volumeCaptures: core.volumeCaptures,
     templates: { find: (name) => (name === 'base' ? base : undefined), list: () => [base], byDigest: () => base },
     tokens: new Tokens(core.store.deriveKey('sandbox tokens')),
     clock: core.clock,

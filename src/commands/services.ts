@@ -11,6 +11,8 @@ import { Processes } from '../core/processes.ts';
 import { Sandboxes } from '../core/sandboxes.ts';
 import { defaultSettings, type CoreSettings } from '../core/settings.ts';
 import { Tokens } from '../core/tokens.ts';
+import { VolumeAttachments } from '../core/volume-attachments.ts';
+import { VolumeCaptures } from '../core/volume-captures.ts';
 import { VolumeFiles } from '../core/volume-files.ts';
 import { VolumeLocks } from '../core/volume-locks.ts';
 import { Volumes } from '../core/volumes.ts';
@@ -35,6 +37,7 @@ export interface Services {
   readonly volumes: Volumes;
   readonly volumeFiles: VolumeFiles;
   readonly volumeLocks: VolumeLocks;
+  readonly volumeCaptures: VolumeCaptures;
   /** Ends this process's part; the sandboxes run on. */
   close(): Promise<void>;
 }
@@ -68,7 +71,7 @@ export async function openServices(config: Config, log: Logger): Promise<Service
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
     const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes), clock, events, settings });
     await volumes.start();
-    const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events, naming });
+    const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(volumes) });
     const networks = new Networks({ sandboxes, store, host, clock, events, settings });
     await sandboxes.start();
     undo.push(() => sandboxes.stop());
@@ -88,6 +91,7 @@ export async function openServices(config: Config, log: Logger): Promise<Service
       previews: new Previews({ sandboxes, store, events }),
       volumes,
       volumeFiles: new VolumeFiles(volumes),
+      volumeCaptures: new VolumeCaptures({ volumes, sandboxes }),
       volumeLocks: new VolumeLocks({ store, volumes, clock }),
       close,
     };

@@ -17,6 +17,7 @@ import { unborn, type Sandbox } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
 import type { Store } from './store.ts';
 import type { Template, TemplateCatalog } from './template.ts';
+import type { VolumeAttachments } from './volume-attachments.ts';
 
 export interface CreationDeps {
   readonly store: Store;
@@ -31,6 +32,7 @@ export interface CreationDeps {
   readonly endings: Endings;
   readonly deadlines: Deadlines;
   readonly expiry: Expiry;
+  readonly volumes: VolumeAttachments;
 }
 
 /** Makes the guest of a sandbox that is being created: by booting one, or from what was saved of another. */
@@ -50,7 +52,14 @@ export class Creation {
     const { settings, templates } = this.#deps;
     assertCreatable(input, settings);
     const chosen = chooseTemplate(input.templateName, templates, settings);
-    const boot: GuestMaker = (unborn, aborted) => this.#deps.host.provision(this.#specOf(unborn, chosen.template, input.lap), aborted);
+    const fill = await this.#deps.volumes.prepare(principal, input.policy?.volumes ?? []);
+    const boot: GuestMaker = async (unborn, aborted) => {
+      const guest = await this.#deps.host.provision(this.#specOf(unborn, chosen.template, input.lap), aborted);
+      if (fill === null) return guest;
+      await fill(this.#deps.host.guest(unborn.id).files, aborted);
+      input.lap?.('volumes');
+      return guest;
+    };
     return this.bear(() => this.#unborn(principal, input, chosen), boot, signal, input.lap);
   }
 

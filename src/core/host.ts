@@ -243,8 +243,8 @@ export interface FileEntry {
 /** Files of a guest, handled with root's power and given to `user`. Relative paths are taken from the user's home. */
 export interface GuestFiles {
   read(path: string, user: string | undefined, signal: AbortSignal): Promise<{ readonly size: number; readonly body: Readable }>;
-  /** Replaces the file in one step, or changes nothing. Resolves to the path as written and the size in bytes. */
-  write(path: string, user: string | undefined, body: Readable | Uint8Array, signal: AbortSignal): Promise<{ readonly path: string; readonly size: number }>;
+  /** Replaces the file in one step, or changes nothing; without `mode` one that is there keeps its own. Resolves to the path as written and the size in bytes. */
+  write(path: string, user: string | undefined, body: Readable | Uint8Array, signal: AbortSignal, mode?: number): Promise<{ readonly path: string; readonly size: number }>;
   list(path: string, user: string | undefined, depth: number, signal: AbortSignal): Promise<{ readonly entries: readonly FileEntry[]; readonly truncated: boolean }>;
   info(path: string, user: string | undefined, signal: AbortSignal): Promise<FileEntry>;
   remove(path: string, user: string | undefined, signal: AbortSignal): Promise<boolean>;

@@ -3,6 +3,7 @@ import { parsePolicy } from './network/parse.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import { parseAuthority } from './network/target.ts';
 import type { EnforcedPolicy, PreviewAccess } from './sandbox.ts';
+import { assertAttachable, type VolumeAttachment } from './volume-attachments.ts';
 
 /** What a create asks for in rules, after its wire has checked shapes and taken defaults and aliases apart. */
 export interface PolicyRequest {
@@ -11,7 +12,7 @@ export interface PolicyRequest {
   readonly previews?: PreviewAccess;
   /** Environment name → reference to a secret. */
   readonly vaultRefs?: Readonly<Record<string, string>>;
-  readonly volumes?: readonly unknown[];
+  readonly volumes?: readonly VolumeAttachment[];
 }
 
 export interface NetworkRequest {
@@ -70,7 +71,7 @@ export function assertEnforceable(request: PolicyRequest): void {
   if (some(security.envSecurity?.sensitiveVars)) refuse('security.env_security.sensitive_vars');
   assertMaskPatterns(security.envSecurity?.maskPatterns ?? []);
   if (Object.keys(request.vaultRefs ?? {}).length > 0) refuse('vault_refs');
-  if (some(request.volumes)) refuse('volumes');
+  assertAttachable(request.volumes ?? []);
 }
 
 /** The rules in force for a request that was accepted. What the network beside the policy leaves open, the policy's decides. */

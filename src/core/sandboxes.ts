@@ -28,6 +28,7 @@ import { Snapshots } from './snapshots.ts';
 import type { SandboxPage, SandboxPatch, SandboxQuery, Store } from './store.ts';
 import type { TemplateCatalog } from './template.ts';
 import type { Tokens } from './tokens.ts';
+import type { VolumeAttachments } from './volume-attachments.ts';
 import { Waking } from './waking.ts';
 
 export interface SandboxesDeps {
@@ -39,6 +40,7 @@ export interface SandboxesDeps {
   readonly settings: CoreSettings;
   readonly events: EventLog;
   readonly naming: NamingTable;
+  readonly volumes: VolumeAttachments;
 }
 
 /** What may be changed of a sandbox in whatever state; what is absent stays. */

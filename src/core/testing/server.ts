@@ -19,6 +19,8 @@ import type { SandboxStore } from '../store.ts';
 import type { Template, TemplateCatalog } from '../template.ts';
 import { LocalVolumes } from '../../host/volumes/storage.ts';
 import { Tokens } from '../tokens.ts';
+import { VolumeAttachments } from '../volume-attachments.ts';
+import { VolumeCaptures } from '../volume-captures.ts';
 import { VolumeFiles } from '../volume-files.ts';
 import { VolumeLocks } from '../volume-locks.ts';
 import { Volumes } from '../volumes.ts';
@@ -66,6 +68,7 @@ export class Server {
   volumes!: Volumes;
   volumeFiles!: VolumeFiles;
   volumeLocks!: VolumeLocks;
+  volumeCaptures!: VolumeCaptures;
   access!: Access;
   principal!: Principal;
 
@@ -128,7 +131,8 @@ export class Server {
     this.volumeLocks = new VolumeLocks({ store, volumes: this.volumes, clock });
     await this.volumes.start();
     const slow = { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) };
-    const sandboxes = new Sandboxes({ store: slow, host, templates: catalog, clock, tokens, settings, events, naming });
+    const sandboxes = new Sandboxes({ store: slow, host, templates: catalog, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(this.volumes) });
+    this.volumeCaptures = new VolumeCaptures({ volumes: this.volumes, sandboxes });
     this.networks = new Networks({ sandboxes, store: slow, host, clock, events, settings });
     this.store = store;
     this.events = events;

@@ -24,9 +24,9 @@ export class AgentFiles implements GuestFiles {
     return { size, body };
   }
 
-  async write(path: string, user: string | undefined, body: Readable | Uint8Array, signal: AbortSignal): Promise<{ path: string; size: number }> {
+  async write(path: string, user: string | undefined, body: Readable | Uint8Array, signal: AbortSignal, mode?: number): Promise<{ path: string; size: number }> {
     // No deadline of its own: the upload takes what its sender takes; the signal ends it.
-    const json = await this.#json({ method: 'PUT', path: `/v1/files?${query({ path, user })}`, body, signal, deadlineMs: 0, kind: 'transfer' });
+    const json = await this.#json({ method: 'PUT', path: `/v1/files?${query({ path, user, mode: mode?.toString(8) })}`, body, signal, deadlineMs: 0, kind: 'transfer' });
     return { path: stringField(json, 'path'), size: numberField(json, 'size') };
   }
 

@@ -40,6 +40,9 @@ export function createInput(body: CreateBodyType, received: Readonly<Record<stri
  * holds unless the request says otherwise.
  */
 export function createFromInput(body: CreateBodyType, received: Readonly<Record<string, unknown>>, lap: Lap): CreateFromSnapshot {
+  if (body.volumes !== undefined && body.volumes.length > 0) {
+    throw new PaddockError('invalid_argument', 'volumes cannot be given together with snapshot_id: the sandbox has the files of the snapshot.', { field: 'volumes' });
+  }
   const { timeoutSeconds, metadata, envs, lifecycle, declared, policy } = createInput(body, received, lap);
   return {
     wire: 'declaw',

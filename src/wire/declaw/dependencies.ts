@@ -9,6 +9,7 @@ import type { Processes } from '../../core/processes.ts';
 import type { Sandboxes } from '../../core/sandboxes.ts';
 import type { TemplateCatalog } from '../../core/template.ts';
 import type { Tokens } from '../../core/tokens.ts';
+import type { VolumeCaptures } from '../../core/volume-captures.ts';
 import type { VolumeFiles } from '../../core/volume-files.ts';
 import type { VolumeLocks } from '../../core/volume-locks.ts';
 import type { Volumes } from '../../core/volumes.ts';
@@ -28,6 +29,7 @@ export interface DeclawDependencies {
   readonly volumes: Volumes;
   readonly volumeFiles: VolumeFiles;
   readonly volumeLocks: VolumeLocks;
+  readonly volumeCaptures: VolumeCaptures;
   readonly templates: TemplateCatalog;
   readonly tokens: Tokens;
   readonly clock: Clock;

@@ -1,7 +1,9 @@
 import { Compile } from 'typebox/compile';
 import type { NetworkRequest, PolicyRequest, SecurityRequest } from '../../core/policy.ts';
 import { PaddockError } from '../../core/errors.ts';
+import type { VolumeAttachment } from '../../core/volume-attachments.ts';
 import { describeFindings } from '../validation.ts';
+import { parseVolumeName } from './ids.ts';
 import { withoutNulls } from './nulls.ts';
 import { SecurityPolicy, type NetworkBody, type SecurityPolicyBody } from './schemas/security.ts';
 import type { CreateBodyType } from './schemas/sandboxes.ts';
@@ -18,8 +20,12 @@ export function policyRequest(body: CreateBodyType): PolicyRequest {
     ...(body.network === undefined ? {} : { network: networkRequest(body.network) }),
     ...(body.security === undefined ? {} : { security: readSecurity(body.security) }),
     ...(body.vault_refs === undefined ? {} : { vaultRefs: body.vault_refs }),
-    ...(body.volumes === undefined ? {} : { volumes: body.volumes }),
+    ...(body.volumes === undefined ? {} : { volumes: body.volumes.map(attachment) }),
   };
+}
+
+function attachment({ volume_id: id, mount_path: mountPath, mode = 'copy', subpath }: NonNullable<CreateBodyType['volumes']>[number]): VolumeAttachment {
+  return { volumeId: parseVolumeName(id), mountPath, mode, ...(subpath === undefined || subpath === '' ? {} : { subpath }) };
 }
 
 /** A `security` value in either envelope: the policy itself, or its JSON text under `policy_json`. */

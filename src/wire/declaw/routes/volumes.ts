@@ -1,15 +1,18 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { PaddockError } from '../../../core/errors.ts';
+import type { VolumeId } from '../../../core/ids.ts';
+import type { Sandbox } from '../../../core/sandbox.ts';
 import type { Volume } from '../../../core/volume.ts';
 import { callerSignal } from '../../caller.ts';
 import { leaveBodiesUnread } from '../../json-body.ts';
 import type { RouteDependencies, Scope } from '../dependencies.ts';
-import { parseVolumeName } from '../ids.ts';
-import { NameQuery, VolumeParams } from '../schemas/volumes.ts';
+import { parsePublicId, parseVolumeName } from '../ids.ts';
+import { SandboxParams } from '../schemas/common.ts';
+import { CaptureQuery, CommitParams, CommitQuery, NameQuery, VolumeParams } from '../schemas/volumes.ts';
 
 /** Volumes as wholes (contract, section 2.12). */
 export function volumeRoutes(app: Scope, deps: RouteDependencies): void {
-  const { volumes, present } = deps;
+  const { volumes, volumeCaptures: captures, sandboxes, present } = deps;
 
   app.register(async (instance) => {
     const scope = instance as Scope;
@@ -44,9 +47,29 @@ export function volumeRoutes(app: Scope, deps: RouteDependencies): void {
     return reply.header('x-content-type-options', 'nosniff').type('application/gzip').send(archive);
   });
 
+  app.post('/sandboxes/:id/volumes/:volumeId/commit', { schema: { params: CommitParams, querystring: CommitQuery } }, async (request, reply) => {
+    const sandbox = await sandboxes.get(request.principal, parsePublicId(request.params.id));
+    const source = await volumes.get(request.principal, parseVolumeName(request.params.volumeId));
+    const path = mountPathOf(sandbox, source.id);
+    return answer(await captures.capture(request.principal, { id: sandbox.id }, path, request.query.name ?? `${source.name.slice(0, 121)}-commit`, callerSignal(reply)), reply);
+  });
+
+  app.post('/sandboxes/:id/volumes/snapshot', { schema: { params: SandboxParams, querystring: CaptureQuery } }, async (request, reply) => {
+    const { path, name = 'snapshot' } = request.query;
+    return answer(await captures.capture(request.principal, parsePublicId(request.params.id), path, name, callerSignal(reply)), reply);
+  });
+
   function answer(volume: Volume, reply: FastifyReply): FastifyReply {
     return reply.code(201).send(present.volume(volume, volumes.settings.maxVolumeBytes));
   }
+}
+
+/** Where a volume was put, by what the create of the sandbox said. */
+function mountPathOf(sandbox: Sandbox, id: VolumeId): string {
+  const attached = (sandbox.declared.volumes ?? []) as readonly { readonly volume_id: string; readonly mount_path: string }[];
+  const found = attached.find((each) => parseVolumeName(each.volume_id) === id);
+  if (found === undefined) throw new PaddockError('invalid_argument', 'the volume is not attached to this sandbox; to keep another directory, use volumes/snapshot with its path');
+  return found.mount_path;
 }
 
 /** What nobody wanted of a body is thrown away, so that the answer arrives and the connection can be used again. */

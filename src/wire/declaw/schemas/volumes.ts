@@ -4,6 +4,10 @@ export const VolumeParams = Type.Object({ volumeId: Type.String() });
 
 const Name = Type.String({ minLength: 1, maxLength: 128 });
 export const NameQuery = Type.Object({ name: Name });
+export const CommitParams = Type.Object({ id: Type.String(), volumeId: Type.String() });
+export const CommitQuery = Type.Object({ name: Type.Optional(Name) });
+export const CaptureQuery = Type.Object({ path: Type.String({ minLength: 1, maxLength: 4096 }), name: Type.Optional(Name) });
+
 /** A path inside a volume, with or without a slash in front. */
 const VolumePath = Type.String({ minLength: 1, maxLength: 4096 });
 export const VolumePathQuery = Type.Object({ path: VolumePath });
