@@ -17,6 +17,7 @@ test('an empty environment gives the documented defaults', () => {
     warmGuests: 0,
     kept: { memoryMb: null, seconds: 600 },
     snapshots: { max: 100, diskMb: 0 },
+    volumes: { max: 100, mb: 4096 },
     subnet: null,
     egress: { dnsUpstreams: [], upstreamProxy: null, extraCaFile: null },
     networkLogDays: 7,
