@@ -120,6 +120,8 @@ test('previews (contract 12): a link becomes a cookie that pages, images, frames
     assert.ok(seen.some(([method, url]) => method === each[0] && url === each[1]), each.join(' '));
   }
   assert.doesNotMatch(JSON.stringify(seen), /spv1|superserve[_-]preview[_-]token/i);
+  // It can tell that its address begins with https, or it would send browsers there for ever.
+  assert.ok(seen.every(([, , headers]) => headers[headers.indexOf('X-Forwarded-Proto') + 1] === 'https'));
   // Its own cookie does get there.
   assert.ok(seen.some(([, url, headers]) => url === '/data' && headers.includes('mine=1')));
 

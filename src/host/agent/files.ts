@@ -20,7 +20,7 @@ export class AgentFiles implements GuestFiles {
     const size = Number(headers['content-length']);
     const part = status === 206 ? partOf(String(headers['content-range']), size) : undefined;
     if (!Number.isSafeInteger(size) || size < 0 || part === null) {
-      body.destroy();
+      body.on('error', () => {}).destroy(); // undici says that it was broken off, and nobody else listens
       throw new AgentProtocolError(part === null ? 'a part of a file that says wrongly which' : 'a file without its size');
     }
     return { size, body, ...(part === undefined ? {} : { part }) };
