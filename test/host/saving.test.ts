@@ -20,8 +20,9 @@ before(async () => {
 });
 
 after(async () => {
-  assert.deepEqual(await laboratory.close(), []);
+  const left = await laboratory.close();
   await internet.close();
+  assert.deepEqual(left, []);
 });
 
 afterEach(() => laboratory.destroyAll());
