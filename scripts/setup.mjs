@@ -1,7 +1,7 @@
 import { chmod, mkdir } from 'node:fs/promises';
 import { planAgent } from './setup/agent.mjs';
 import { CommandFailure } from './setup/command.mjs';
-import { planDebianPackages } from './setup/debian-packages.mjs';
+import { planDebianPackages, planTestPackages } from './setup/debian-packages.mjs';
 import { SetupFailure } from './setup/failure.mjs';
 import { acquireLock } from './setup/lock.mjs';
 import { assertFreeSpace, assertSuitable } from './setup/machine.mjs';
@@ -12,21 +12,21 @@ import { planRunsc } from './setup/runsc.mjs';
 import { planTemplates, removeUnfinishedBuilds } from './setup/templates.mjs';
 
 /** In the order they depend on one another. Each returns what is still to do as `{title, work}[]`. */
-const PLANS = [planDebianPackages, planNodeModules, planRunsc, planAgent, planTemplates];
+const PLANS = [planDebianPackages, planTestPackages, planNodeModules, planRunsc, planAgent, planTemplates];
 
 /**
  * Makes this machine ready for the server. What is there already is left alone, so a second call only looks.
  *
- * @param {{env?: NodeJS.ProcessEnv, progress?: Progress, later?: boolean}} [options]
- *   later: also what the server can start without
+ * @param {{env?: NodeJS.ProcessEnv, progress?: Progress, later?: boolean, tests?: boolean}} [options]
+ *   later: also what the server can start without; tests: also what only the tests need
  * @returns {Promise<{places: ReturnType<typeof placesOf>, done: string[]}>} done: titles of the steps that were needed
  * @throws {SetupFailure} with the sentence for the user
  */
-export async function setup({ env = process.env, progress = new Progress(), later = true } = {}) {
+export async function setup({ env = process.env, progress = new Progress(), later = true, tests = false } = {}) {
   const machine = assertSuitable();
   const places = placesOf(env);
   await makeDirectories(places);
-  const context = { machine, places, env, later, note: (line) => progress.note(line) };
+  const context = { machine, places, env, later, tests, note: (line) => progress.note(line) };
   if (await nothingToDo(context)) return { places, done: progress.steps };
 
   const releases = [acquireLock(repository, context.note), acquireLock(places.artefacts, context.note)];

@@ -26,6 +26,9 @@ const FILES = {
   '/usr/share/keyrings/debian-archive-keyring.gpg': 'debian-archive-keyring',
 };
 
+/** What the tests need besides: a browser, and the program that gives it an authority to trust. */
+const TEST_COMMANDS = { 'chromium-headless-shell': 'chromium-headless-shell', certutil: 'libnss3-tools' };
+
 const LOCK_SECONDS = 600;
 
 /** @returns {Promise<string[]>} the packages that bring what is missing */
@@ -47,10 +50,26 @@ export async function missingPackages({ commands = COMMANDS, files = FILES } = {
 export async function planDebianPackages({ note }) {
   const packages = await missingPackages();
   if (packages.length === 0) return [];
-  return [{ title: `Installing Debian packages: ${packages.join(', ')}`, work: () => install(packages, note) }];
+  return [{ title: `Installing Debian packages: ${packages.join(', ')}`, work: () => install(packages, note, missingPackages) }];
 }
 
-async function install(packages, note) {
+/** Only for `npm test`. Without a browser every other test still runs; the one that needs it fails and says so. */
+export async function planTestPackages({ tests, note }) {
+  const missing = () => missingPackages({ commands: TEST_COMMANDS, files: {} });
+  const packages = tests ? await missing() : [];
+  if (packages.length === 0) return [];
+  const work = async () => {
+    try {
+      await install(packages, note, missing);
+    } catch (error) {
+      if (!(error instanceof SetupFailure)) throw error;
+      note(`${error.message} The test in a browser will fail; the others need none.`);
+    }
+  };
+  return [{ title: `Installing Debian packages for the tests: ${packages.join(', ')}`, work }];
+}
+
+async function install(packages, note, stillMissing) {
   const lists = await readdir('/var/lib/apt/lists').catch(() => []);
   let updated = false;
   if (!lists.some((name) => name.includes('_Packages'))) {
@@ -68,7 +87,7 @@ async function install(packages, note) {
       throw cannotInstall(packages, again);
     });
   }
-  const missing = await missingPackages();
+  const missing = await stillMissing();
   if (missing.length > 0)
     throw new SetupFailure(
       `apt installed ${missing.join(', ')}, but their commands are not there: run dpkg --verify ${missing.join(' ')}.`,

@@ -29,6 +29,8 @@ export interface ErrorDetail {
   readonly field?: string;
   readonly retryAfterSeconds?: number;
   readonly reason?: string;
+  /** What a file has, when a part of it was asked for that it has not. */
+  readonly fileBytes?: number;
   /** The sandbox has seen nothing of the request: it may be sent again. */
   readonly unsent?: true;
   /** Output that a command gave before it was ended. */

@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream';
 import { boundedTo } from './bounded.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
-import type { FileEntry, GuestFiles } from './host.ts';
+import type { FileContent, FileEntry, GuestFiles } from './host.ts';
 import type { SandboxRef } from './ids.ts';
 import type { Principal } from './principal.ts';
 import type { Sandbox } from './sandbox.ts';
@@ -26,8 +26,9 @@ export class Files {
     this.#events = deps.events;
   }
 
-  async read(principal: Principal, ref: SandboxRef, path: string, user: string | undefined, signal: AbortSignal): Promise<{ readonly size: number; readonly body: Readable }> {
-    return this.#files(principal, ref, [path], (files) => files.read(path, user, signal));
+  /** @param range as a guest takes it. */
+  async read(principal: Principal, ref: SandboxRef, path: string, user: string | undefined, signal: AbortSignal, range?: string): Promise<FileContent> {
+    return this.#files(principal, ref, [path], (files) => files.read(path, user, signal, range));
   }
 
   /** Replaces the file whole or not at all. Throws `too_large` above the limit in bytes, however the size becomes known. */

@@ -240,9 +240,22 @@ export interface FileEntry {
   readonly targetType?: 'file' | 'dir' | 'other' | 'missing';
 }
 
+/** A file's bytes, or those of the one part that was asked for. */
+export interface FileContent {
+  /** Of the body. */
+  readonly size: number;
+  readonly body: Readable;
+  /** Where the body lies in the file, both ends included; without it the body is the whole. */
+  readonly part?: { readonly first: number; readonly last: number; readonly total: number };
+}
+
 /** Files of a guest, handled with root's power and given to `user`. Relative paths are taken from the user's home. */
 export interface GuestFiles {
-  read(path: string, user: string | undefined, signal: AbortSignal): Promise<{ readonly size: number; readonly body: Readable }>;
+  /**
+   * @param range one range in the words of HTTP (`bytes=0-99`); a guest may answer with the whole file all the same. One that lies outside throws
+   *   `invalid_argument` with the reason `range_not_satisfiable`.
+   */
+  read(path: string, user: string | undefined, signal: AbortSignal, range?: string): Promise<FileContent>;
   /** Replaces the file in one step, or changes nothing; without `mode` one that is there keeps its own. Resolves to the path as written and the size in bytes. */
   write(path: string, user: string | undefined, body: Readable | Uint8Array, signal: AbortSignal, mode?: number): Promise<{ readonly path: string; readonly size: number }>;
   list(path: string, user: string | undefined, depth: number, signal: AbortSignal): Promise<{ readonly entries: readonly FileEntry[]; readonly truncated: boolean }>;

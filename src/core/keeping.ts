@@ -9,6 +9,7 @@ import { isReady, type Snapshot } from './snapshot.ts';
 import type { Store } from './store.ts';
 
 const retryAfterMs = 30_000;
+const olderGoAfterMs = 3000;
 
 /**
  * Which snapshots and checkpoints stay. Rows go first, files second: files without a row are found at the next sweep, a row
@@ -55,11 +56,16 @@ export class Keeping {
     );
   }
 
-  /** Of what a sandbox was paused with, only the newest is kept. */
-  async dropOlderPauses(sandboxId: SandboxId, newest: SnapshotId): Promise<void> {
-    for (const snapshot of await this.#store.snapshots.all(sandboxId)) {
-      if (snapshot.source === 'pause' && snapshot.id !== newest) this.removeInBackground(snapshot);
-    }
+  /** Of what a sandbox was paused with, only the newest is kept. The others go a little later: removing gigabytes holds up whoever resumes at once. */
+  dropOlderPauses(sandboxId: SandboxId): void {
+    this.#deadlines.arm(`older pauses ${sandboxId}`, this.#clock.now() + olderGoAfterMs, () => {
+      this.#dropOlder(sandboxId).catch(() => undefined); // the next sweep does it
+    });
+  }
+
+  async #dropOlder(sandboxId: SandboxId): Promise<void> {
+    const pauses = (await this.#store.snapshots.all(sandboxId)).filter((snapshot) => snapshot.source === 'pause' && isReady(snapshot));
+    for (const snapshot of pauses.slice(0, -1)) this.removeInBackground(snapshot);
   }
 
   /** After an end that was asked for nothing goes on from where it paused; after a crash its owner may want to. */

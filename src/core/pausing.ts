@@ -150,7 +150,7 @@ export class Pausing {
     }
     admission.leave(paused.id);
     expiry.watch(paused);
-    await keeping.dropOlderPauses(paused.id, snapshot.id).catch(() => undefined); // the next sweep does it
+    keeping.dropOlderPauses(paused.id);
   }
 
   /** Back to running; resolves to the error to be thrown. */

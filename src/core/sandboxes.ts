@@ -1,13 +1,14 @@
 import { Admission } from './admission.ts';
 import { Births } from './births.ts';
 import type { Clock } from './clock.ts';
-import { assertLifecycle, assertMetadata, assertTimeout, type CreateSandbox } from './create-input.ts';
+import { Changes, type SandboxUpdate } from './changes.ts';
+import type { CreateSandbox } from './create-input.ts';
 import { Creation } from './creation.ts';
 import { Deadlines } from './deadlines.ts';
 import { endOf, unusable } from './ended.ts';
 import { Endings } from './endings.ts';
 import { eachOf } from './each-of.ts';
-import { Entrance, isAsleep, noSandbox, type Entered } from './entrance.ts';
+import { Entrance, noSandbox, type Entered } from './entrance.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
 import { Expiry } from './expiry.ts';
@@ -25,7 +26,7 @@ import { Retention } from './retention.ts';
 import { liveStates, type EndReason, type Sandbox } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
 import { Snapshots } from './snapshots.ts';
-import type { SandboxPage, SandboxPatch, SandboxQuery, Store } from './store.ts';
+import type { SandboxPage, SandboxQuery, Store } from './store.ts';
 import type { TemplateCatalog } from './template.ts';
 import type { Tokens } from './tokens.ts';
 import type { VolumeAttachments } from './volume-attachments.ts';
@@ -41,16 +42,6 @@ export interface SandboxesDeps {
   readonly events: EventLog;
   readonly naming: NamingTable;
   readonly volumes: VolumeAttachments;
-}
-
-/** What may be changed of a sandbox in whatever state; what is absent stays. */
-export interface SandboxUpdate {
-  readonly metadata?: Readonly<Record<string, string>>;
-  /** Of the running period, which began when it began; 0 for none. */
-  readonly timeoutSeconds?: number;
-  readonly maxLifetimeSeconds?: number | null;
-  /** Counts from now when it is paused. */
-  readonly autoDeleteSeconds?: number | null;
 }
 
 /** A sandbox that something could not be done to. */
@@ -72,9 +63,6 @@ export class Sandboxes {
   readonly forks: Forks;
   readonly #deps: SandboxesDeps;
   readonly #store: Store;
-  readonly #clock: Clock;
-  readonly #settings: CoreSettings;
-  readonly #events: EventLog;
   readonly #deadlines: Deadlines;
   readonly #births = new Births();
   readonly #admission: Admission;
@@ -83,6 +71,7 @@ export class Sandboxes {
   readonly #creation: Creation;
   readonly #pausing: Pausing;
   readonly #resuming: Resuming;
+  readonly #changes: Changes;
   readonly #waking: Waking;
   readonly #entrance: Entrance;
   readonly #retention: Retention;
@@ -94,9 +83,6 @@ export class Sandboxes {
     const { store, host, clock, settings, events, tokens } = deps;
     this.#deps = deps;
     this.#store = store;
-    this.#clock = clock;
-    this.#settings = settings;
-    this.#events = events;
     const deadlines = new Deadlines(clock);
     const admission = new Admission(settings.maxSandboxes);
     const births = this.#births;
@@ -125,6 +111,7 @@ export class Sandboxes {
     this.#pausing = pausing;
     this.#resuming = resuming;
     this.#entrance = new Entrance({ store, host, tokens, endings, awaken: (sandbox) => waking.awaken(sandbox) });
+    this.#changes = new Changes({ store, clock, events, settings, expiry });
     this.#waking = waking;
     this.#retention = new Retention({ store, clock, settings, deadlines, sweepSnapshots: () => keeping.sweep() });
   }
@@ -218,30 +205,12 @@ export class Sandboxes {
   }
 
   /** The countdown starts again from now, or with the next resume; 0 takes the deadline away. */
-  async setTimeout(principal: Principal, ref: SandboxRef, seconds: number): Promise<Sandbox> {
-    assertTimeout('timeout', seconds, this.#settings);
-    const changed = await this.#change(principal, ref, () => ({ timeoutSeconds: seconds, endAt: seconds === 0 ? null : this.#clock.now() + seconds * 1000 }));
-    this.#events.ofSandbox(changed, 'lifecycle', 'timeout_changed', { timeoutSeconds: seconds });
-    return changed;
+  setTimeout(principal: Principal, ref: SandboxRef, seconds: number): Promise<Sandbox> {
+    return this.#changes.setTimeout(principal, ref, seconds);
   }
 
-  async update(principal: Principal, ref: SandboxRef, update: SandboxUpdate): Promise<Sandbox> {
-    const { metadata, timeoutSeconds, maxLifetimeSeconds, autoDeleteSeconds } = update;
-    if (metadata !== undefined) assertMetadata(metadata, this.#settings);
-    if (timeoutSeconds !== undefined) assertTimeout('timeout', timeoutSeconds, this.#settings);
-    assertLifecycle({ maxLifetimeSeconds: maxLifetimeSeconds ?? null, autoDeleteSeconds: autoDeleteSeconds ?? null }, this.#settings);
-    const changed = await this.#change(principal, ref, (sandbox) => ({
-      ...(metadata === undefined ? {} : { metadata }),
-      ...(timeoutSeconds === undefined ? {} : { timeoutSeconds, endAt: timeoutSeconds === 0 ? null : (sandbox.periodStartedAt ?? this.#clock.now()) + timeoutSeconds * 1000 }),
-      lifecycle: {
-        ...sandbox.lifecycle,
-        ...(maxLifetimeSeconds === undefined ? {} : { maxLifetimeSeconds }),
-        ...(autoDeleteSeconds === undefined ? {} : { autoDeleteSeconds }),
-      },
-      ...(autoDeleteSeconds === undefined || sandbox.state !== 'paused' ? {} : { autoDeleteAt: autoDeleteSeconds === null ? null : this.#clock.now() + autoDeleteSeconds * 1000 }),
-    }));
-    this.#events.ofSandbox(changed, 'lifecycle', 'updated', { fields: Object.keys(update).join(',') });
-    return changed;
+  update(principal: Principal, ref: SandboxRef, update: SandboxUpdate): Promise<Sandbox> {
+    return this.#changes.update(principal, ref, update);
   }
 
   /** One sample, taken now. */
@@ -333,21 +302,5 @@ export class Sandboxes {
     const now = await this.#store.sandboxes.find(sandbox.teamId, { id: sandbox.id });
     if (now?.state === 'killing') await this.#endings.finish(now);
     return claimed;
-  }
-
-  /** Changes what holds in any state of a sandbox that has not ended. */
-  async #change(principal: Principal, ref: SandboxRef, patchOf: (sandbox: Sandbox) => SandboxPatch): Promise<Sandbox> {
-    for (;;) {
-      const sandbox = await this.get(principal, ref);
-      const reason = unusable(sandbox);
-      if (reason !== null && !isAsleep(sandbox)) throw reason;
-      const { endAt, ...patch } = patchOf(sandbox);
-      // A paused sandbox has no running period that could end.
-      const whole = endAt === undefined || sandbox.state === 'paused' || sandbox.state === 'resuming' ? patch : { ...patch, endAt };
-      const changed = await this.#store.sandboxes.transition(sandbox.id, [sandbox.state], sandbox.state, whole, { lifecycle: sandbox.lifecycle });
-      if (changed === null) continue;
-      this.#expiry.watch(changed);
-      return changed;
-    }
   }
 }

@@ -56,7 +56,7 @@ export type SandboxPatch = Partial<
 >;
 
 /** What else must still hold for a transition: the deadline that fell due has not been moved, say. */
-export type SandboxGuard = Partial<Pick<Sandbox, 'endAt' | 'autoDeleteAt' | 'timeoutSeconds' | 'lifecycle' | 'policy'>>;
+export type SandboxGuard = Partial<Pick<Sandbox, 'endAt' | 'autoDeleteAt' | 'timeoutSeconds' | 'lifecycle'>>;
 
 export interface SandboxStore {
   /** Throws `conflict` when the short id is taken. */

@@ -172,14 +172,15 @@ function pidsBelow(dir: string): number[] {
 
 async function removeTree(dir: string): Promise<void> {
   for (const name of directories(dir)) await removeTree(join(dir, name));
-  // A group is busy until the kernel has let go of its last zombie.
-  for (let attempt = 0; ; attempt++) {
+  // A group is busy until the kernel has let go of its last zombie, which takes seconds for one that held gigabytes.
+  const deadline = Date.now() + 30_000;
+  for (;;) {
     try {
       rmdirSync(dir);
       return;
     } catch (reason) {
       if (isMissing(reason)) return;
-      if ((reason as NodeJS.ErrnoException).code !== 'EBUSY' || attempt >= 200) throw reason;
+      if ((reason as NodeJS.ErrnoException).code !== 'EBUSY' || Date.now() > deadline) throw reason;
       await sleep(10);
     }
   }

@@ -78,10 +78,16 @@ export class Slots {
   async claim(diskMb: number, signal: AbortSignal): Promise<Slot> {
     const at = this.#ready.findIndex((slot) => slot.disk.sizeMb === diskMb);
     const [ready] = at >= 0 ? this.#ready.splice(at, 1) : [];
-    this.#refill();
-    if (ready !== undefined) return ready;
+    // With a disk of another size there is a network at least.
+    const near = ready === undefined ? this.#ready.pop() : undefined;
+    if (ready !== undefined) {
+      this.#refill();
+      return ready;
+    }
     try {
-      return await this.#inTurn(() => this.#build(this.#free(), diskMb), signal);
+      const building = this.#inTurn(() => this.#build(near?.number ?? this.#free(), diskMb), near === undefined ? signal : undefined);
+      this.#refill();
+      return await building;
     } catch (reason) {
       const exhausted = reason instanceof PaddockError && reason.code === 'no_capacity';
       if (exhausted && (await this.#relieve())) return this.claim(diskMb, signal);

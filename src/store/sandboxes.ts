@@ -146,8 +146,7 @@ export class SqlSandboxes implements SandboxStore {
     if (guard.endAt !== undefined) update = update.where('end_at', guard.endAt === null ? 'is' : '=', guard.endAt);
     if (guard.autoDeleteAt !== undefined) update = update.where('auto_delete_at', guard.autoDeleteAt === null ? 'is' : '=', guard.autoDeleteAt);
     if (guard.timeoutSeconds !== undefined) update = update.where('timeout_seconds', '=', guard.timeoutSeconds);
-    if (guard.lifecycle !== undefined) update = update.where('lifecycle', '=', JSON.stringify(guard.lifecycle));
-    if (guard.policy !== undefined) update = update.where('policy', '=', this.#policies.write(guard.policy));
+    if (guard.lifecycle !== undefined) update = update.where('lifecycle', '=', lifecycleText(guard.lifecycle));
     const row = await update.returningAll().executeTakeFirst();
     if (row !== undefined && patch.metadata !== undefined) {
       await db.deleteFrom('sandbox_metadata').where('sandbox_id', '=', id).execute();
@@ -196,7 +195,7 @@ export class SqlSandboxes implements SandboxStore {
       default_user: sandbox.defaultUser,
       metadata: JSON.stringify(sandbox.metadata),
       envs_sealed: this.#sealer.seal(envsOf(sandbox.id), JSON.stringify(sandbox.envs)),
-      lifecycle: JSON.stringify(sandbox.lifecycle),
+      lifecycle: lifecycleText(sandbox.lifecycle),
       declared: JSON.stringify(sandbox.declared),
       policy: this.#policies.write(sandbox.policy),
       timeout_seconds: sandbox.timeoutSeconds,
@@ -230,7 +229,7 @@ export class SqlSandboxes implements SandboxStore {
       defaultUser: row.default_user,
       metadata: frozenJson<Sandbox['metadata']>(row.metadata),
       envs: frozenJson<Sandbox['envs']>(this.#sealer.open(envsOf(row.id), row.envs_sealed)),
-      lifecycle: lifecycleOf(row.lifecycle),
+      lifecycle: frozenJson<Sandbox['lifecycle']>(row.lifecycle),
       declared: frozenJson<Sandbox['declared']>(row.declared),
       policy: this.#policies.read(row.policy),
       timeoutSeconds: row.timeout_seconds,
@@ -266,7 +265,7 @@ export class SqlSandboxes implements SandboxStore {
     }
     if (patch.policy !== undefined) columns.policy = this.#policies.write(patch.policy);
     if (patch.declared !== undefined) columns.declared = JSON.stringify(patch.declared);
-    if (patch.lifecycle !== undefined) columns.lifecycle = JSON.stringify(patch.lifecycle);
+    if (patch.lifecycle !== undefined) columns.lifecycle = lifecycleText(patch.lifecycle);
     if (patch.metadata !== undefined) columns.metadata = JSON.stringify(patch.metadata);
     if (patch.limits !== undefined) columns.limits = JSON.stringify(patch.limits);
     if (patch.template !== undefined) [columns.template_id, columns.template_name, columns.template_digest] = [patch.template.id, patch.template.name, patch.template.digest];
@@ -286,10 +285,9 @@ function placeOf(states: readonly SandboxState[]): RawBuilder<number> {
   return sql<number>`case state ${sql.join(states.map((state, i) => sql`when ${state} then ${sql.lit(i)}`), sql` `)} else ${sql.lit(states.length)} end`;
 }
 
-/** Rows from before sandboxes could be paused lack the last two. */
-function lifecycleOf(text: string): Sandbox['lifecycle'] {
-  const { onTimeout, autoResume, maxLifetimeSeconds = null, autoDeleteSeconds = null } = JSON.parse(text) as Partial<Sandbox['lifecycle']> & Pick<Sandbox['lifecycle'], 'onTimeout' | 'autoResume'>;
-  return Object.freeze({ onTimeout, autoResume, maxLifetimeSeconds, autoDeleteSeconds });
+/** One text for one value, since guards compare it. */
+function lifecycleText({ onTimeout, autoResume, maxLifetimeSeconds, autoDeleteSeconds }: Sandbox['lifecycle']): string {
+  return JSON.stringify({ onTimeout, autoResume, maxLifetimeSeconds, autoDeleteSeconds });
 }
 
 function envsOf(id: string): string {

@@ -237,6 +237,29 @@ describe('among very many tombstones', () => {
   });
 });
 
+describe('a sandbox of the version before', () => {
+  it('has what it had, and is moved by its deadline as any other', async () => {
+    await using it = await place();
+    const old = sandbox(it.teamId, { state: 'running', startedAt: 5, endAt: 9, guest });
+    await it.store.sandboxes.insert(old);
+    await it.store.close();
+    const raw = new Database(it.files.database);
+    raw.exec('drop table snapshots; drop table preview_ports; drop index events_of_team');
+    for (const column of ['period_started_at', 'paused_at', 'auto_delete_at', 'pause_cause', 'snapshot_id', 'source_snapshot_id', 'name']) raw.exec(`alter table sandboxes drop column ${column}`);
+    raw.prepare('update sandboxes set lifecycle = ?').run('{"onTimeout":"kill","autoResume":false}');
+    raw.exec('delete from schema_version where version > 2');
+    raw.close();
+
+    const store = await openStore(it.files);
+    const found = await store.sandboxes.find(it.teamId, { id: old.id });
+    assert.deepEqual(found?.lifecycle, { onTimeout: 'kill', autoResume: false, maxLifetimeSeconds: null, autoDeleteSeconds: null });
+    assert.equal(found.periodStartedAt, 5);
+    const moved = await store.sandboxes.transition(old.id, ['running'], 'killing', { end: { at: 9, reason: 'timeout', detail: '' } }, { endAt: found.endAt, lifecycle: found.lifecycle });
+    assert.equal(moved?.state, 'killing');
+    await store.close();
+  });
+});
+
 describe('what is sealed', () => {
   it('does not open when a row was altered', async () => {
     await using it = await place();

@@ -26,6 +26,8 @@ export interface OpenTarget {
   readonly cookie?: string | null;
   /** The program has an origin of its own, so it may set cookies for it. */
   readonly ownOrigin?: boolean;
+  /** What the target's address begins with for everybody outside, when that is not what came here. */
+  readonly publicScheme?: 'https';
 }
 
 /** What an entrance makes of a request: a way to the program, or an answer of its own. */

@@ -18,6 +18,8 @@ interface Forwarding {
   readonly cookie?: string | null;
   /** Lets the program set cookies. */
   readonly ownOrigin?: boolean;
+  /** What the client's address begins with, when that is not what came here. */
+  readonly publicScheme?: 'https';
 }
 
 /**
@@ -69,13 +71,13 @@ function tie(tunnel: Duplex, client: ServerResponse | Duplex): boolean {
 }
 
 function openUpstream(forwarding: Forwarding, upgrade: boolean): ClientRequest {
-  const { request, tunnel, host, target, path = target.path, withhold, cookie } = forwarding;
+  const { request, tunnel, host, target, path = target.path, withhold, cookie, publicScheme } = forwarding;
   const upstream = sendRequest({
     createConnection: () => tunnel,
     method: request.method!,
     path,
     setHost: false,
-    headers: requestHeaders({ request, host, prefix: target.prefix, withhold, cookie, upgrade }),
+    headers: requestHeaders({ request, host, prefix: target.prefix, withhold, cookie, upgrade, publicScheme }),
   });
   upstream.on('error', () => tunnel.destroy()); // also after the answer has begun; who waits hears it too
   return upstream;

@@ -21,6 +21,8 @@ interface Outgoing {
   /** Instead of the client's; null for none. */
   readonly cookie?: string | null | undefined;
   readonly upgrade: boolean;
+  /** What the client speaks with whoever ends its TLS in front of here; without it what it speaks here. */
+  readonly publicScheme?: 'https' | undefined;
 }
 
 /**
@@ -29,7 +31,7 @@ interface Outgoing {
  * `Host` is what the owner wants it to be, usually `localhost:<port>`, which every development server accepts; most refuse names they do
  * not know. The original one is in `X-Forwarded-Host`. An `Origin` of the same place follows, so that what was same-origin for the browser is so for the program.
  */
-export function requestHeaders({ request, host, prefix, withhold, cookie, upgrade }: Outgoing): string[] {
+export function requestHeaders({ request, host, prefix, withhold, cookie, upgrade, publicScheme }: Outgoing): string[] {
   const dropped = connectionHeaders(request.headers.connection);
   const asked = request.headers.host ?? '';
   const scheme = (request.socket as Partial<TLSSocket>).encrypted ? 'https' : 'http';
@@ -44,7 +46,7 @@ export function requestHeaders({ request, host, prefix, withhold, cookie, upgrad
     headers.push(name, lower === 'origin' && value === `${scheme}://${asked}` ? `http://${host}` : value);
   }
   if (cookie != null) headers.push('Cookie', cookie);
-  headers.push('X-Forwarded-For', request.socket.remoteAddress ?? 'unknown', 'X-Forwarded-Proto', scheme, 'X-Forwarded-Host', asked);
+  headers.push('X-Forwarded-For', request.socket.remoteAddress ?? 'unknown', 'X-Forwarded-Proto', publicScheme ?? scheme, 'X-Forwarded-Host', asked);
   if (prefix !== '') headers.push('X-Forwarded-Prefix', prefix);
   if (upgrade) headers.push('Connection', 'Upgrade', 'Upgrade', request.headers.upgrade ?? 'websocket');
   // Not `close`, although nothing follows: programs then close in the middle of a body they did not want, and their answer is lost.

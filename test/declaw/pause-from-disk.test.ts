@@ -39,8 +39,8 @@ test('pauses that follow each other leave one checkpoint, the newest', async () 
     await sandbox.pause();
     await sandbox.resume();
   }
-  const snapshots = await sandbox.listSnapshots();
-  assert.deepEqual(snapshots.map(({ source }) => source), ['pause']);
+  await eventually(async () => (await sandbox.listSnapshots()).length === 1);
+  assert.deepEqual((await sandbox.listSnapshots()).map(({ source }) => source), ['pause']);
   await eventually(() => readdirSync(join(server.dataDir, 'checkpoints')).length === 1);
   await sandbox.kill({ wait: true });
 });

@@ -81,6 +81,7 @@ export class Laboratory {
   async destroyAll(): Promise<void> {
     for (const id of this.#ids) await this.host.destroy(id);
     this.#ids.clear();
+    for (const { id } of await this.host.checkpoints()) await this.host.removeCheckpoint(id);
   }
 
   /** Ends everything, by the host's own means; resolves to what it left on the machine. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { afterEach, test } from 'node:test';
+import { afterEach, beforeEach, test } from 'node:test';
 import type { Recovery } from '../../src/core/host.ts';
 import { repository } from '../harness/server.ts';
 import { eventually, sleep, within } from '../harness/wait.ts';
@@ -9,12 +9,14 @@ import { Laboratory, openNetwork, saversOf, type Subject, team } from './laborat
 
 // What a host finds that was killed in the middle of things.
 
-let laboratory = new Laboratory();
+let laboratory: Laboratory;
+
+beforeEach(() => {
+  laboratory = new Laboratory();
+});
 
 afterEach(async () => {
-  const left = await laboratory.close();
-  laboratory = new Laboratory();
-  assert.deepEqual(left, []);
+  assert.deepEqual(await laboratory.close(), []);
 });
 
 /** Lets a host come into this state, and kills it. */

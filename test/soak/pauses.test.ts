@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { count, counting } from '../harness/pauses.ts';
 import { output } from '../harness/sandbox.ts';
 import { serverOfThisFile } from '../harness/server.ts';
-import { sleep } from '../harness/wait.ts';
+import { eventually } from '../harness/wait.ts';
 import { short } from './pace.ts';
 
 const cycles = short ? 12 : 100;
@@ -37,9 +37,8 @@ for (const [where, settings] of [['in memory', {}], ['on disk', { PADDOCK_KEPT_M
     }
     const sums = (await output(sandbox, `sha256sum ${[...written.keys()].join(' ')}`)).trim().split('\n').map((line) => line.split(/\s+/));
     assert.deepEqual(Object.fromEntries(sums.map(([sum, name]) => [name, sum])), Object.fromEntries(written));
-    assert.equal(readdirSync(join(server.dataDir, 'checkpoints')).length, 1);
+    await eventually(() => readdirSync(join(server.dataDir, 'checkpoints')).length === 1);
     await sandbox.kill({ wait: true });
-    await sleep(100);
-    assert.deepEqual(readdirSync(join(server.dataDir, 'checkpoints')), []);
+    await eventually(() => readdirSync(join(server.dataDir, 'checkpoints')).length === 0);
   });
 }

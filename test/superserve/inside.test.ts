@@ -119,6 +119,46 @@ test('bad paths are 400, missing files 404, and what belongs to the sandbox is n
   assert.ok(large instanceof Error || large.status === 413);
 });
 
+test('ranges of files (contract 5.4): one part is 206, one that lies outside 416 with the size, anything else the whole file', async () => {
+  await here('POST', '/files?path=/srv/ranged', { body: '0123456789' });
+  const part = (range: string, more: Readonly<Record<string, string>> = {}) => here('GET', '/files?path=/srv/ranged', { headers: { range, ...more } });
+  for (const [range, text, where] of [['bytes=2-4', '234', '2-4/10'], ['bytes=7-', '789', '7-9/10'], ['bytes=-2', '89', '8-9/10'], ['bytes=8-99', '89', '8-9/10'], ['bytes=0-0', '0', '0-0/10']] as const) {
+    const answer = await part(range);
+    assert.deepEqual([answer.status, answer.text, answer.headers['content-range'], answer.headers['content-length'], answer.headers['content-type']], [206, text, `bytes ${where}`, String(text.length), 'application/octet-stream'], range);
+  }
+  for (const range of ['bytes=10-', 'bytes=99-100', 'bytes=-0']) {
+    const { status, headers, json } = await part(range);
+    assert.deepEqual([status, headers['content-range'], json.error], [416, 'bytes */10', { code: 'range_not_satisfiable', message: 'the file has 10 bytes' }], range);
+  }
+  for (const range of ['bytes=0-1,3-4', 'bytes=4-2', 'lines=1-2', 'bytes=a-b', 'bytes=-']) {
+    const { status, text, headers } = await part(range);
+    assert.deepEqual([status, text, headers['content-range'], headers['accept-ranges']], [200, '0123456789', undefined, 'bytes'], range);
+  }
+  assert.equal((await part('bytes=0-1', { 'if-range': '"x"' })).status, 200);
+  // Larger than one read of anything.
+  await exec(server, box, 'head -c 5000000 /dev/urandom > /srv/large');
+  const hash = (await exec(server, box, 'tail -c +1000001 /srv/large | head -c 3000000 | sha256sum')).stdout.slice(0, 64);
+  const middle = await here('GET', '/files?path=/srv/large', { headers: { range: 'bytes=1000000-3999999' } });
+  assert.equal(createHash('sha256').update(middle.bytes).digest('hex'), hash);
+});
+
+test('files of a mount that fails (contract 5.4): 500 sandbox_filesystem_error with the path, reading and writing', async () => {
+  await exec(server, box, 'mkdir -p /srv/fixed && mount -t tmpfs -o ro none /srv/fixed');
+  const written = await here('POST', '/files?path=/srv/fixed/x', { body: 'x' });
+  assert.deepEqual([written.status, written.json.error.code, written.json.error.path], [500, 'sandbox_filesystem_error', '/srv/fixed/x']);
+  // Its beginning is no address, so the kernel answers with an input/output error.
+  const read = await here('GET', '/files?path=/proc/self/mem');
+  assert.deepEqual([read.status, read.json.error.code, read.json.error.path], [500, 'sandbox_filesystem_error', '/proc/self/mem']);
+});
+
+test('caps of archives (contract 5.4): above 2 GiB of content is 413 before the first byte', async () => {
+  await exec(server, box, 'mkdir -p /srv/huge && truncate -s 1500M /srv/huge/a /srv/huge/b');
+  const { status, json } = await here('GET', '/files?path=/srv/huge&format=zip');
+  assert.deepEqual([status, json.error.code], [413, 'too_large']);
+  assert.match(json.error.message, /^\/srv\/huge holds 3145728000 bytes; an archive has at most 2147483648/);
+  await exec(server, box, 'rm -r /srv/huge');
+});
+
 test('a broken upload leaves the file as it was', async () => {
   await here('POST', '/files?path=/tmp/kept', { body: 'before' });
   await inside(server, box, 'POST', '/files?path=/tmp/kept', { body: 'part', headers: { 'content-length': '1000' }, timeoutMs: 500 }).catch(() => {});
@@ -205,7 +245,7 @@ test('pages of configured origins may use it, and others may not', async () => {
   const refused = await here('GET', '/files?path=/x', { headers: { origin: page, 'x-access-token': 'x' } });
   assert.deepEqual([refused.status, refused.headers['access-control-allow-origin']], [401, page]);
   const foreign = await call(server.url, 'OPTIONS', '/exec', { headers: { ...headers, origin: 'https://evil.example' } });
-  assert.equal(foreign.headers['access-control-allow-origin'], undefined);
+  assert.deepEqual([foreign.headers['access-control-allow-origin'], foreign.headers['vary']], [undefined, 'Origin']);
 });
 
 test('one directory is listed through the control plane', async () => {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import Database from 'better-sqlite3';
 import { serverOfThisFile } from '../harness/server.ts';
 import { control, exec, gatewayOfThisFile, inside, make, preview, SocketLog } from '../harness/superserve.ts';
 import { eventually } from '../harness/wait.ts';
@@ -105,6 +107,87 @@ test('of two pauses or resumes one wins, every activate does, and a delete ends 
   assert.ok([204, 409, 410, 404].includes(ends[0].status), `${ends[0].status} ${ends[0].text}`);
   for (const each of ends.slice(1)) assert.ok([204, 404].includes(each.status), `${each.status} ${each.text}`);
   await eventually(async () => (await status(id)) === 404);
+});
+
+test('a command cut by a pause (contract 1.6): not the 503 on which clients would wake the sandbox and run it a second time', async () => {
+  const box = await make(server);
+  const seen = await gateway.run(async ({ Sandbox }, { id }) => {
+    const sandbox = await Sandbox.connect(id);
+    const running = sandbox.commands.run('echo ran >> /root/runs; sleep 2; echo over >> /root/runs').then(() => 'no error', (error: { name: string }) => error.name);
+    await sandbox.commands.run('until test -e /root/runs; do sleep 0.05; done');
+    await sandbox.pause();
+    return { error: await running, status: (await sandbox.getInfo()).status };
+  }, { id: box.id });
+  assert.deepEqual(seen, { error: 'ConflictError', status: 'paused' });
+  const { json } = await post(`/sandboxes/${box.id}/activate`);
+  const woken = { id: box.id, token: json.access_token };
+  await eventually(async () => (await exec(server, woken, 'cat /root/runs')).stdout === 'ran\nover\n', { withinMs: 10_000 });
+  await control(server, 'DELETE', `/sandboxes/${box.id}`);
+});
+
+test('activate from each state (contract 4.6): running stays, pausing and paused are woken, failed is 409, deleted is 404', async () => {
+  const box = await make(server);
+  const activate = () => post(`/sandboxes/${box.id}/activate`);
+  const again = await activate();
+  assert.deepEqual([again.status, { ...again.json, access_token: '' }], [200, { ...box.json, access_token: '' }]);
+  assert.equal((await post(`/sandboxes/${box.id}/pause`, {}, { prefer: 'respond-async' })).status, 202);
+  const woken = await activate();
+  assert.deepEqual([woken.status, woken.json.status], [200, 'active']);
+  assert.equal((await post(`/sandboxes/${box.id}/pause`)).status, 204);
+  assert.equal((await activate()).json.status, 'active');
+
+  await exec(server, box, 'kill -9 1').catch(() => {});
+  await eventually(async () => (await status(box.id)) === 'failed');
+  for (const call of ['activate', 'resume', 'pause']) {
+    const { status, json } = await post(`/sandboxes/${box.id}/${call}`);
+    assert.deepEqual([status, json.error.code], [409, 'conflict'], call);
+  }
+  // Nothing can wake it, so no door says that something could.
+  assert.equal((await inside(server, box, 'POST', '/exec', { json: { command: 'true' } })).status, 410);
+  const socket: any = await new SocketLog(server, box, '/exec/connect', 'superserve.exec.v1').opened.then(() => null, (reason: Error) => reason);
+  assert.equal(socket.status, 410);
+  assert.equal((await preview(server, box.id, 3000, '/')).status, 404);
+  assert.equal((await control(server, 'DELETE', `/sandboxes/${box.id}`)).status, 204);
+  assert.equal((await activate()).status, 404);
+  assert.equal((await inside(server, box, 'POST', '/exec', { json: { command: 'true' } })).status, 404);
+});
+
+test('delete while pausing (contract 9.2): it is gone, and the pause that ends afterwards does not bring it back', async () => {
+  const { id } = await make(server);
+  assert.equal((await post(`/sandboxes/${id}/pause`, {}, { prefer: 'respond-async' })).status, 202);
+  assert.equal((await control(server, 'DELETE', `/sandboxes/${id}`)).status, 204);
+  for (let i = 0; i < 10; i++) {
+    assert.equal(await status(id), 404);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  assert.equal((await control(server, 'GET', '/sandboxes?status=paused')).json.some((each: any) => each.id === id), false);
+});
+
+test('a paused sandbox whose files are gone (contract 2.1): 503 host_state_missing, whoever would wake it', async () => {
+  const { id } = await make(server);
+  await post(`/sandboxes/${id}/pause`);
+  const { snapshot_id: snapshot } = (await control(server, 'GET', `/sandboxes/${id}`)).json;
+  const database = new Database(join(server.dataDir, 'paddock.db'));
+  database.pragma('foreign_keys = off');
+  assert.equal(database.prepare('delete from snapshots where id = ?').run(snapshot).changes, 1);
+  database.close();
+  for (const [method, path] of [['POST', 'activate'], ['POST', 'resume'], ['GET', 'files?path=/etc']] as const) {
+    const { status, json } = await control(server, method, `/sandboxes/${id}/${path}`);
+    assert.deepEqual([status, json.error.code], [503, 'host_state_missing'], path);
+  }
+  assert.equal((await control(server, 'DELETE', `/sandboxes/${id}`)).status, 204);
+});
+
+test('a private preview while paused (contract 12): 401 for strangers, 503 for those with a token, and nothing wakes it', async () => {
+  const { id } = await make(server, { preview_access: 'private' });
+  await post(`/sandboxes/${id}/preview-ports`, { port: 8080 });
+  const { token } = (await post(`/sandboxes/${id}/preview-ports/8080/token`)).json;
+  await post(`/sandboxes/${id}/pause`);
+  assert.equal((await preview(server, id, 8080, '/')).status, 401);
+  const known = await preview(server, id, 8080, '/', { headers: { 'X-Superserve-Preview-Token': token } });
+  assert.deepEqual([known.status, known.json.error.message, known.headers['retry-after']], [503, 'sandbox is paused', '2']);
+  assert.equal(await status(id), 'paused');
+  await control(server, 'DELETE', `/sandboxes/${id}`);
 });
 
 test('auto_delete_seconds 0 deletes at the moment of pausing, and a second later with 1', async () => {

@@ -40,8 +40,9 @@ test('only published ports are there, for everybody when public, and as long as 
   assert.deepEqual((await control(server, 'POST', `/sandboxes/${id}/preview-ports`, { json: { port: 3000 } })).json, { port: 3000, access: 'public', token_version: 1 });
   const seen = await preview(server, id, 3000, '/a%2Fb?x=%41', { headers: { 'x-forwarded-for': '198.51.100.9', 'x-forwarded-host': 'evil.example', cookie: 'mine=1' } });
   assert.equal(seen.status, 200);
-  assert.deepEqual([seen.json.url, seen.json.headers.host, seen.json.headers.cookie, seen.json.headers['x-forwarded-for'], seen.json.headers['x-forwarded-host']], ['/a%2Fb?x=%41', `3000-${id}.sandbox.superserve.ai`, 'mine=1', '127.0.0.1', `3000-${id}.sandbox.superserve.ai`]);
-  assert.equal((await preview(server, id, 3000, '/', { headers: { host: `3000-sb-usw-${id}.sandbox.localhost:7070` } })).status, 200);
+  assert.deepEqual([seen.json.url, seen.json.headers.host, seen.json.headers.cookie, seen.json.headers['x-forwarded-for'], seen.json.headers['x-forwarded-host'], seen.json.headers['x-forwarded-proto']], ['/a%2Fb?x=%41', `3000-${id}.sandbox.superserve.ai`, 'mine=1', '127.0.0.1', `3000-${id}.sandbox.superserve.ai`, 'https']);
+  const ownDomain = await preview(server, id, 3000, '/', { headers: { host: `3000-sb-usw-${id}.sandbox.localhost:7070` } });
+  assert.deepEqual([ownDomain.status, ownDomain.json.headers['x-forwarded-proto']], [200, 'http']);
   assert.equal((await preview(server, id, 3001, '/')).status, 404);
   assert.deepEqual((await control(server, 'GET', `/sandboxes/${id}/preview-ports`)).json, { preview_access: 'public', ports: [{ port: 3000, access: 'public', token_version: 1 }] });
   for (const round of [1, 2]) assert.equal((await control(server, 'DELETE', `/sandboxes/${id}/preview-ports/3000`)).status, 204, String(round));
@@ -78,7 +79,7 @@ test('a private port opens for a token in header, link or cookie, none of which 
   const link = await preview(server, id, 3000, `/page?a=1&superserve_preview_token=${token}&b=%20`);
   assert.deepEqual([link.status, link.headers.location, link.headers['cache-control'], link.headers['referrer-policy']], [302, '/page?a=1&b=%20', 'no-store', 'no-referrer']);
   const set = link.headers['set-cookie']?.[0] ?? '';
-  assert.match(set, new RegExp(`^${cookie}=spv1\\.[^;]+; Path=/; Secure; HttpOnly; SameSite=None; Partitioned; Max-Age=(59|60)$`));
+  assert.match(set, new RegExp(`^${cookie}=spv1\\.[^;]+; Path=/; Secure; HttpOnly; SameSite=None; Partitioned; Max-Age=(5[5-9]|60)$`));
   const byCookie = await preview(server, id, 3000, String(link.headers.location), { headers: { cookie: `own=1; ${set.split(';', 1)[0]}; other=2` } });
   assert.deepEqual([byCookie.status, byCookie.json.url, byCookie.json.headers.cookie], [200, '/page?a=1&b=%20', 'own=1; other=2']);
   assert.equal((await preview(server, id, 3000, `//evil.example/?superserve_preview_token=${token}`)).headers.location, '/evil.example/');

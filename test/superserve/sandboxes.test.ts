@@ -108,6 +108,8 @@ test('of several faults the first in the contract\'s order is told', async () =>
     assert.match((await refused(body))[2], new RegExp(`^${field}`));
   }
   assert.equal((await refused({ ...wrong, ...right }))[1], 'not_found');
+  // Templates and snapshots come last of all.
+  assert.equal((await refused({ ...wrong, ...right, secrets: { A: 'none' }, from_snapshot: 'x' }))[1], 'secret_not_found');
 });
 
 test('a body of the other wire is told where that is, on both', async () => {

@@ -215,6 +215,20 @@ test('a hold waits for calls under way, and asks again what it had to cut', asyn
   assert.equal(agent.requests.filter((request) => request.includes('signal')).length, 1);
 });
 
+test('a part of a file is asked for in the words of HTTP, and one that fits its size is believed', async () => {
+  await using agent = await SmallAgent.open();
+  using client = clientOf(agent);
+  let said = '';
+  agent.answers.set('GET /v1/files', (request, response) => {
+    assert.equal(request.headers.range, 'bytes=2-4');
+    response.writeHead(206, { 'content-range': said, 'content-length': 3 }).end('234');
+  });
+  said = 'bytes 2-4/10';
+  const { size, body, part } = await client.files.read('/a', undefined, never, 'bytes=2-4');
+  assert.deepEqual([size, part, String(await body.toArray())], [3, { first: 2, last: 4, total: 10 }, '234']);
+  for (said of ['', 'bytes 2-5/10', 'bytes 2-4/4', 'bytes 2-4/*']) await assert.rejects(client.files.read('/a', undefined, never, 'bytes=2-4'), /a part of a file that says wrongly which/, said);
+});
+
 test('a hold breaks file transfers and tunnels off, and says why', async () => {
   await using agent = await SmallAgent.open();
   using client = clientOf(agent);

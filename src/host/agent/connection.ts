@@ -133,7 +133,7 @@ export class AgentConnection {
       });
       answer.body.once('close', () => passage[Symbol.dispose]());
       passage.answered();
-      if (answer.statusCode >= 400) throw fromAgentAnswer(answer.statusCode, await readAll(answer.body, 65_536));
+      if (answer.statusCode >= 400) throw fromAgentAnswer(answer.statusCode, await readAll(answer.body, 65_536), String(answer.headers['content-range'] ?? ''));
       return { status: answer.statusCode, headers: answer.headers, body: answer.body, becomes: (next) => passage.becomes(next) };
     } catch (reason) {
       passage[Symbol.dispose]();

@@ -19,6 +19,14 @@ test('the agent\'s words become the core\'s', () => {
   }
 });
 
+test('a range outside a file says how large that is, a failure of the guest\'s own system that it is one', () => {
+  const outside = fromAgentAnswer(416, '{"code":"bad_range","message":"the file has 10 bytes"}', 'bytes */10');
+  assert.deepEqual([outside.code, outside.detail], ['invalid_argument', { reason: 'range_not_satisfiable', fileBytes: 10 }]);
+  assert.deepEqual(fromAgentAnswer(416, '{"code":"bad_range","message":"m"}', 'bytes */x').detail, { reason: 'range_not_satisfiable' });
+  const failed = fromAgentAnswer(500, '{"code":"internal","message":"read /x: input/output error"}');
+  assert.deepEqual([failed.code, failed.detail], ['unprocessable', { reason: 'guest_failed' }]);
+});
+
 test('an answer that makes no sense is never a server error', () => {
   for (const body of ['', 'not json', '[]', '{"code":5}', '{"code":"surprise"}']) {
     assert.equal(fromAgentAnswer(500, body).code, 'unprocessable');

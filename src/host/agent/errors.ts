@@ -1,4 +1,4 @@
-import { PaddockError, type ErrorCode } from '../../core/errors.ts';
+import { PaddockError, type ErrorCode, type ErrorDetail } from '../../core/errors.ts';
 
 /** The agent's words for a failure (docs/agent-protocol.md) in the words of the core. */
 const codes: Readonly<Record<string, ErrorCode>> = {
@@ -23,15 +23,19 @@ const codes: Readonly<Record<string, ErrorCode>> = {
 export class AgentRefusal extends PaddockError {
   readonly status: number;
 
-  constructor(code: ErrorCode, message: string, status: number) {
-    super(code, message);
+  constructor(code: ErrorCode, message: string, status: number, detail: ErrorDetail = {}) {
+    super(code, message, detail);
     this.name = 'AgentRefusal';
     this.status = status;
   }
 }
 
-/** An error answer of the agent. Its message comes from inside the sandbox: bounded and without control characters. */
-export function fromAgentAnswer(status: number, body: string): AgentRefusal {
+/**
+ * An error answer of the agent. Its message comes from inside the sandbox: bounded and without control characters.
+ *
+ * @param contentRange the header of that name, which tells a file's size where a range lies outside.
+ */
+export function fromAgentAnswer(status: number, body: string, contentRange = ''): AgentRefusal {
   let word = '';
   let message = '';
   try {
@@ -44,7 +48,13 @@ export function fromAgentAnswer(status: number, body: string): AgentRefusal {
   // eslint-disable-next-line no-control-regex
   const text = message.replace(/[\u0000-\u001f\u007f]+/g, ' ').slice(0, 500);
   const code = codes[word];
+  if (word === 'bad_range') {
+    const fileBytes = /^bytes \*\/(\d{1,15})$/.exec(contentRange)?.[1];
+    return new AgentRefusal('invalid_argument', text, status, { reason: 'range_not_satisfiable', ...(fileBytes === undefined ? {} : { fileBytes: Number(fileBytes) }) });
+  }
   if (code !== undefined) return new AgentRefusal(code, text || `the sandbox refused: ${word}`, status);
+  // Such as a read error of a disk that the guest has mounted itself.
+  if (word === 'internal' && text !== '') return new AgentRefusal('unprocessable', text, status, { reason: 'guest_failed' });
   return new AgentRefusal('unprocessable', text || `the sandbox's agent answered with status ${status}`, status);
 }
 

@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import type { FileEntry, GuestFiles } from '../../core/host.ts';
+import type { FileContent, FileEntry, GuestFiles } from '../../core/host.ts';
 import type { AgentConnection, AgentRequest } from './connection.ts';
 import { AgentProtocolError, type Json, numberField, stringField } from './frames.ts';
 
@@ -14,14 +14,16 @@ export class AgentFiles implements GuestFiles {
     this.#connection = connection;
   }
 
-  async read(path: string, user: string | undefined, signal: AbortSignal): Promise<{ size: number; body: Readable }> {
-    const { headers, body } = await this.#connection.request({ method: 'GET', path: `/v1/files?${query({ path, user })}`, signal, kind: 'transfer' });
+  async read(path: string, user: string | undefined, signal: AbortSignal, range?: string): Promise<FileContent> {
+    const wanted = range === undefined ? {} : { headers: { range } };
+    const { status, headers, body } = await this.#connection.request({ method: 'GET', path: `/v1/files?${query({ path, user })}`, ...wanted, signal, kind: 'transfer' });
     const size = Number(headers['content-length']);
-    if (!Number.isSafeInteger(size) || size < 0) {
-      body.destroy();
-      throw new AgentProtocolError('a file without its size');
+    const part = status === 206 ? partOf(String(headers['content-range']), size) : undefined;
+    if (!Number.isSafeInteger(size) || size < 0 || part === null) {
+      body.on('error', () => {}).destroy(); // undici says that it was broken off, and nobody else listens
+      throw new AgentProtocolError(part === null ? 'a part of a file that says wrongly which' : 'a file without its size');
     }
-    return { size, body };
+    return { size, body, ...(part === undefined ? {} : { part }) };
   }
 
   async write(path: string, user: string | undefined, body: Readable | Uint8Array, signal: AbortSignal, mode?: number): Promise<{ path: string; size: number }> {
@@ -56,6 +58,12 @@ export class AgentFiles implements GuestFiles {
   #json(request: AgentRequest): Promise<Json> {
     return this.#connection.json(request, listingLimit);
   }
+}
+
+/** Null when it does not fit the size of the body. */
+function partOf(contentRange: string, size: number): NonNullable<FileContent['part']> | null {
+  const [first = -1, last = -1, total = -1] = (/^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15})$/.exec(contentRange) ?? []).slice(1).map(Number);
+  return last - first + 1 === size && size > 0 && last < total ? { first, last, total } : null;
 }
 
 function query(parameters: Readonly<Record<string, string | undefined>>): string {

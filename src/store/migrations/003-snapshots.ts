@@ -7,6 +7,11 @@ export const snapshots: Migration = {
     for (const column of ['period_started_at', 'paused_at', 'auto_delete_at']) await db.schema.alterTable('sandboxes').addColumn(column, 'bigint').execute();
     for (const column of ['pause_cause', 'snapshot_id', 'source_snapshot_id']) await db.schema.alterTable('sandboxes').addColumn(column, 'text').execute();
     await db.updateTable('sandboxes').set((e) => ({ period_started_at: e.ref('started_at') })).execute();
+    // Guards compare the whole text.
+    for (const { id, lifecycle } of await db.selectFrom('sandboxes').select(['id', 'lifecycle']).execute()) {
+      const whole = { ...(JSON.parse(lifecycle as string) as object), maxLifetimeSeconds: null, autoDeleteSeconds: null };
+      await db.updateTable('sandboxes').set({ lifecycle: JSON.stringify(whole) }).where('id', '=', id).execute();
+    }
 
     await db.schema
       .createTable('snapshots')

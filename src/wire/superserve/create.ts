@@ -58,10 +58,10 @@ export function readCreate(received: unknown): CreateRequest {
   assertEnvVars(body.env_vars ?? {});
   const previews = readPreviewAccess(body.preview_access);
   assertSecretBindings(body.secrets ?? {}, body.env_vars ?? {});
-  if (body.from_template !== undefined && body.from_snapshot !== undefined) throw badRequest('from_template', 'and from_snapshot exclude each other: give one of them');
-  if (body.from_snapshot !== undefined && !isUuid(body.from_snapshot)) throw badRequest('from_snapshot', `must be a lowercase UUID, but is "${body.from_snapshot.slice(0, 80)}"`);
   const [secret] = Object.values(body.secrets ?? {});
   if (secret !== undefined) throw new SuperserveError(400, 'secret_not_found', `there is no secret "${secret.slice(0, 128)}"; this version of Paddock has none yet`);
+  if (body.from_template !== undefined && body.from_snapshot !== undefined) throw badRequest('from_template', 'and from_snapshot exclude each other: give one of them');
+  if (body.from_snapshot !== undefined && !isUuid(body.from_snapshot)) throw badRequest('from_snapshot', `must be a lowercase UUID, but is "${body.from_snapshot.slice(0, 80)}"`);
   return { name, body, network, previews, snapshotId: (body.from_snapshot as SnapshotId | undefined) ?? null };
 }
 

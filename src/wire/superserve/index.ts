@@ -114,7 +114,9 @@ export class SuperserveWire {
     app.setNotFoundHandler(unknownCall);
     app.addHook('onRequest', async (request, reply) => {
       const { origin } = request.headers;
-      if (origin !== undefined && settings.origins.includes(origin)) reply.headers({ 'access-control-allow-origin': origin, vary: 'Origin' });
+      // Also where none is allowed: what a cache keeps of one page must not be given to another.
+      if (settings.origins.length > 0) reply.header('vary', 'Origin');
+      if (origin !== undefined && settings.origins.includes(origin)) reply.header('access-control-allow-origin', origin);
       if (request.method === 'OPTIONS') return;
       const id = this.#targets.get(request.raw)?.id ?? null;
       if (id === null) throw stale(null);

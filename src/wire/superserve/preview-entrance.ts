@@ -42,7 +42,7 @@ export class PreviewEntrance implements Entrance {
     const route = this.#deps.routing.route(request);
     if (route?.to !== 'preview') return null;
     const { id, port } = route.target;
-    if (otherKeys.some((name) => request.headers[name] !== undefined) && !hostOf(request).endsWith('.superserve.ai')) return null;
+    if (otherKeys.some((name) => request.headers[name] !== undefined) && !isTheirs(request)) return null;
     const path = (request.url ?? '/').replace(/^https?:\/\/[^/?#]*/i, '');
     return { sandbox: id, port: String(port), path: path.startsWith('/') || path === '*' ? path : `/${path}`, prefix: '' };
   }
@@ -70,7 +70,7 @@ export class PreviewEntrance implements Entrance {
       const tunnel = await this.#tunnel(visit.sandbox, port, signal);
       tunnel.once('close', leave);
       // The name that the client asked for: each preview is an origin of its own, and its program may know that.
-      return { tunnel, host: headers.host ?? 'localhost', path, cookie: withoutCookie(headers.cookie, previewCookie), ownOrigin: true };
+      return { tunnel, host: headers.host ?? 'localhost', path, cookie: withoutCookie(headers.cookie, previewCookie), ownOrigin: true, ...(isTheirs(request) ? { publicScheme: 'https' as const } : {}) };
     } catch (error) {
       leave();
       throw error;
@@ -109,6 +109,11 @@ export class PreviewEntrance implements Entrance {
 }
 
 const noStore = { 'cache-control': 'no-store', 'referrer-policy': 'no-referrer' } as const;
+
+/** At a name that the clients know, and always write with https: whatever ends TLS has passed on plain bytes. */
+function isTheirs(request: IncomingMessage): boolean {
+  return hostOf(request).endsWith('.superserve.ai');
+}
 
 function hostOf(request: IncomingMessage): string {
   return (request.headers.host ?? '').toLowerCase().replace(/:\d*$/, '').replace(/\.$/, '');

@@ -1,6 +1,7 @@
 import { ServerResponse, type IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer, type WebSocket } from 'ws';
+import { goneError } from '../../core/ended.ts';
 import type { SandboxId } from '../../core/ids.ts';
 import type { Principal } from '../../core/principal.ts';
 import type { Processes } from '../../core/processes.ts';
@@ -109,8 +110,11 @@ export class Sockets {
     const { sandboxes } = this.#deps;
     try {
       const principal = await sandboxes.ownerOf(id);
-      const status = statusOf(await sandboxes.get(principal, { id }));
+      const sandbox = await sandboxes.get(principal, { id });
+      const status = statusOf(sandbox);
       if (status === 'deleted') throw stale(id);
+      // No activate can help it.
+      if (status === 'failed') throw goneError(sandbox.end);
       if (status !== 'active') throw unavailable(id, status);
       return principal;
     } catch (error) {

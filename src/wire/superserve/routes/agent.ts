@@ -27,11 +27,15 @@ export function agentRoutes(app: Scope, deps: RouteDependencies): void {
 
     scope.post('/exec', async (request, reply) => {
       const input = runInput(request.body);
+      let started = false;
       try {
-        return await collect(await processes.stream(request.principal, target(request), input, callerSignal(reply, stopping.expired)));
+        const events = await processes.stream(request.principal, target(request), input, callerSignal(reply, stopping.expired));
+        started = true;
+        return await collect(events);
       } catch (error) {
-        // Not a 5xx: the command may have had its effect.
+        // Neither a 5xx: the command may have had its effect, and on a 503 clients would wake the sandbox and run it again.
         if (stopping.expired.aborted) throw new PaddockError('conflict', 'the server was stopped before the command was over', {}, { cause: error });
+        if (started && wasPaused(error)) throw new SuperserveError(409, 'conflict', 'the sandbox was paused while the command ran; it goes on when the sandbox is resumed, but its output cannot be had any more', { cause: error });
         throw error;
       }
     });
@@ -62,9 +66,12 @@ export function agentRoutes(app: Scope, deps: RouteDependencies): void {
       return reply.type('application/zip').header('content-disposition', contentDisposition(`${baseName(path)}.zip`)).send(body);
     }
     if (request.query.format !== undefined && request.query.format !== 'zip') throw badRequest('format', `must be zip or left out, but is "${request.query.format.slice(0, 40)}"`);
-    const { size, body } = await files.read(principal, target(request), path, undefined, signal);
+    const { size, body, part } = await files.read(principal, target(request), path, undefined, signal, wantedRange(request.headers)).catch((error: unknown) => {
+      throw fileError(error, path);
+    });
+    if (part !== undefined) reply.code(206).header('content-range', `bytes ${part.first}-${part.last}/${part.total}`);
     // Files of /proc say 0 and are longer: without a length the answer ends where the body does.
-    if (size > 0) reply.header('content-length', size);
+    if (size > 0) reply.headers({ 'content-length': size, 'accept-ranges': 'bytes' });
     return reply.type('application/octet-stream').header('content-disposition', contentDisposition(baseName(path))).send(body);
   });
 
@@ -80,7 +87,7 @@ export function agentRoutes(app: Scope, deps: RouteDependencies): void {
         const written = await files.write(request.principal, target(request), path, undefined, request.raw, callerSignal(reply), mostFileBytes);
         return { path: written.path, size: written.size };
       } catch (error) {
-        throw PaddockError.from(error).code === 'permission_denied' ? filesystemError(error, request.query.path ?? '') : error;
+        throw fileError(error, request.query.path ?? '');
       } finally {
         request.raw.resume(); // what nobody wanted is thrown away, so that the connection can be used again
       }
@@ -99,9 +106,25 @@ export function target(request: FastifyRequest): { readonly id: SandboxId } {
   return { id: request.agentTarget };
 }
 
-/** The guest's own file system refused: a 403 would look like a bad token, and be tried again with a new one. */
-function filesystemError(error: unknown, path: string): SuperserveError {
-  return new SuperserveError(500, 'sandbox_filesystem_error', PaddockError.from(error).message, { extra: { path }, cause: error });
+function wasPaused(error: unknown): boolean {
+  return error instanceof PaddockError && error.code === 'conflict' && error.detail.reason === 'paused';
+}
+
+/** The one range that a download asks for. Others, and those with a condition, get the whole file, which is always a right answer (RFC 9110, section 14.2). */
+function wantedRange(headers: FastifyRequest['headers']): string | undefined {
+  const range = headers.range?.trim() ?? '';
+  return /^bytes=(\d{1,15}-\d{0,15}|-\d{1,15})$/.test(range) && headers['if-range'] === undefined ? range : undefined;
+}
+
+/** What went wrong with a file, in the words of this wire. */
+function fileError(thrown: unknown, path: string): unknown {
+  const error = PaddockError.from(thrown);
+  if (error.detail.reason === 'range_not_satisfiable') {
+    return new SuperserveError(416, 'range_not_satisfiable', error.message, { headers: { 'content-range': `bytes */${error.detail.fileBytes ?? '*'}` }, cause: thrown });
+  }
+  // The guest's own file system refused or failed. A 403 would look like a bad token, and be tried again with a new one.
+  const refused = error.code === 'permission_denied' || error.detail.reason === 'guest_failed';
+  return refused ? new SuperserveError(500, 'sandbox_filesystem_error', error.message, { extra: { path }, cause: thrown }) : thrown;
 }
 
 /** Closes the place of a request when its answer is over. */

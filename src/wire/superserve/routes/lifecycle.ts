@@ -51,14 +51,14 @@ export function lifecycleRoutes(app: Scope, { sandboxes, tokens }: RouteDependen
     if (status === 'failed') throw new PaddockError('conflict', `the sandbox has failed (${sandbox.end?.reason ?? 'unknown'}) and cannot be ${becoming}; delete it`);
     return sandbox;
   }
+}
 
-  /** The sandbox is there: what is not found is what it was saved to. */
-  async function withItsFiles<T>(resuming: Promise<T>): Promise<T> {
-    try {
-      return await resuming;
-    } catch (error) {
-      if (PaddockError.from(error).detail.reason !== 'snapshot_missing') throw error;
-      throw new SuperserveError(503, 'host_state_missing', PaddockError.from(error).message, { cause: error });
-    }
+/** The sandbox is there: what is not found is what it was saved to. */
+export async function withItsFiles<T>(resuming: Promise<T>): Promise<T> {
+  try {
+    return await resuming;
+  } catch (error) {
+    if (PaddockError.from(error).detail.reason !== 'snapshot_missing') throw error;
+    throw new SuperserveError(503, 'host_state_missing', PaddockError.from(error).message, { cause: error });
   }
 }

@@ -10,6 +10,7 @@ import { parseId } from '../ids.ts';
 import { choice, parsePage, single, type RawQuery } from '../list-query.ts';
 import { parseTime } from '../times.ts';
 import { statusOf } from '../status.ts';
+import { withItsFiles } from './lifecycle.ts';
 import { notFound, SandboxParams } from './sandboxes.ts';
 
 const defaultNetworkLimit = 50;
@@ -38,7 +39,7 @@ export function observeRoutes(app: Scope, { networks, events, files, sandboxes }
     const path = readPath(single(request.query as RawQuery, 'path') || '/');
     const ref = parseId(request.params.id);
     const signal = callerSignal(reply);
-    await sandboxes.activate(request.principal, ref);
+    await withItsFiles(sandboxes.activate(request.principal, ref));
     try {
       const { entries } = await files.list(request.principal, ref, path, undefined, 1, signal);
       return {

@@ -6,7 +6,7 @@ import type { Lap } from '../../../core/host.ts';
 import type { SandboxId, SnapshotId } from '../../../core/ids.ts';
 import type { Principal } from '../../../core/principal.ts';
 import type { Sandbox } from '../../../core/sandbox.ts';
-import type { SandboxUpdate } from '../../../core/sandboxes.ts';
+import type { SandboxUpdate } from '../../../core/changes.ts';
 import { PaddockError } from '../../../core/errors.ts';
 import { ruleTexts } from '../../../core/network/rules.ts';
 import { goneError } from '../../../core/ended.ts';
