@@ -93,7 +93,7 @@ export class LocalVolumes implements VolumeStorage {
       await unlink(path).catch(() => undefined); // with its volume, perhaps
       throw explained(error, 'the file');
     }
-    return new Incoming(path, bytes);
+    return new Incoming(path, bytes, durable);
   }
 
   async put(id: VolumeId, path: VolumePath, file: IncomingFile, mode = 0o644): Promise<VolumeUsage> {
@@ -112,6 +112,7 @@ export class LocalVolumes implements VolumeStorage {
           const stamp = (this.#lastStamp = Math.max(Date.now(), this.#lastStamp + 0.01)) / 1000;
           await arrived.utimes(stamp, stamp);
           await rename(from, directory.at(name));
+          if ((file as Incoming).durable) await directory.sync();
           return { bytes: file.bytes - Number(old?.size ?? 0n), entries: made + (old === null ? 1 : 0) };
         },
         { made: () => made++ },
@@ -231,10 +232,12 @@ export class LocalVolumes implements VolumeStorage {
 class Incoming implements IncomingFile {
   readonly path: string;
   readonly bytes: number;
+  readonly durable: boolean;
 
-  constructor(path: string, bytes: number) {
+  constructor(path: string, bytes: number, durable: boolean) {
     this.path = path;
     this.bytes = bytes;
+    this.durable = durable;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -49,6 +49,11 @@ export class Directory implements AsyncDisposable {
     return open(this.at(name), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
   }
 
+  /** What has been done in it survives a power cut from now on. */
+  sync(): Promise<void> {
+    return this.#handle.sync();
+  }
+
   async *names(): AsyncIterable<string> {
     for await (const { name } of await opendir(this.at('.'))) yield name;
   }
