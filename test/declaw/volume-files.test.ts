@@ -145,17 +145,3 @@ test('files, versions and locks survive a crash of the server', async () => {
   assert.equal((await locks().renew('/kept', lease.token)).token, lease.token);
   assert.equal(await locks().release('/kept', lease.token), true);
 });
-
-test("another team's volume is not there, for any call", async () => {
-  await server.stop();
-  const { openStore } = await import('../../src/store/store.ts');
-  const store = await openStore({ database: `${server.dataDir}/paddock.db`, masterKey: `${server.dataDir}/master.key` });
-  const stranger = '00000000-0000-4000-8000-000000000001';
-  await store.volumes.insert({ id: stranger as never, teamId: (await store.keys.defaultTeam()), name: 'x', bytes: 0, entries: 0, metadata: {}, createdAt: 0, updatedAt: 0 });
-  assert.equal(await store.volumes.find('another' as never, stranger as never), null);
-  assert.deepEqual(await store.volumes.list('another' as never), []);
-  assert.equal(await store.volumes.remove('another' as never, stranger as never), false);
-  assert.equal(await store.volumes.remove(await store.keys.defaultTeam(), stranger as never), true);
-  await store.close();
-  await server.start();
-});

@@ -2,6 +2,7 @@ import type { CreateSandbox } from '../../core/create-input.ts';
 import type { CreateFromSnapshot } from '../../core/forks.ts';
 import type { Lap } from '../../core/host.ts';
 import { PaddockError } from '../../core/errors.ts';
+import { assertEnforceable } from '../../core/policy.ts';
 import type { Declared, Lifecycle } from '../../core/sandbox.ts';
 import { policyRequest } from './policy.ts';
 import type { CreateBodyType } from './schemas/sandboxes.ts';
@@ -43,6 +44,7 @@ export function createFromInput(body: CreateBodyType, received: Readonly<Record<
   if (body.volumes !== undefined && body.volumes.length > 0) {
     throw new PaddockError('invalid_argument', 'volumes cannot be given together with snapshot_id: the sandbox has the files of the snapshot.', { field: 'volumes' });
   }
+  assertEnforceable({ vaultRefs: body.vault_refs ?? {} });
   const { timeoutSeconds, metadata, envs, lifecycle, declared, policy } = createInput(body, received, lap);
   return {
     wire: 'declaw',
