@@ -66,6 +66,7 @@ const hostile: [name: string, body: Buffer | (() => Buffer), message: RegExp, st
   ['a negative size', () => { const b = Buffer.concat(blocks({ name: 'a' })); b.fill(0xff, 124, 135); b[135] = 0xfe; return gzipSync(checked(b)); }, /cannot be read/],
   ['a bomb in one file', () => gzipSync(Buffer.concat(blocks({ name: 'bomb', data: Buffer.alloc(9 * 1_048_576) }))), /"bomb" brings the volume above the limit of 8388608 bytes/, 413],
   ['a bomb in many files', () => archive(...Array.from({ length: 9 }, (_, i): ArchiveEntry => ({ name: `b${i}`, data: Buffer.alloc(1_000_000) }))), /"b8" brings the volume above/, 413],
+  ['a bomb in a link, which is left out', () => archive({ name: 'link', type: '2', link: 'x', data: Buffer.alloc(9 * 1_048_576) }), /"link" brings the volume above/, 413],
   ['a bomb of the same file again and again', () => archive(...Array.from({ length: 9 }, (): ArchiveEntry => ({ name: 'same', data: Buffer.alloc(1_000_000) }))), /"same" brings the volume above/, 413],
   ['a bomb of zeros behind the end', () => gzipSync(Buffer.concat([tar({ name: 'a' }), Buffer.alloc(12 * 1_048_576)])), /more than 8 MiB between two files/],
   ['a bomb of headers', () => gzipSync(Buffer.concat(Array.from({ length: 30 }, () => blocks({ name: 'PaxHeader', type: 'x', data: pax('comment', 'c'.repeat(1_000_000)) })).flat())), /more than 8 MiB between two files/],

@@ -29,6 +29,14 @@ describe('volumes in a directory', () => {
     }
   });
 
+  test('a bomb of headers, each of them allowed, is refused by what it comes to', async () => {
+    const id = newVolumeId();
+    await storage.create(id);
+    const header = `${1_000_000} comment=${'c'.repeat(1_000_000 - 17)}\n`;
+    const entries = Array.from({ length: 12 }, (_, i) => [{ name: 'PaxHeader', type: 'x', data: header }, { name: `f${i}` }]).flat();
+    await assert.rejects(storage.unpack(id, Readable.from([archive(...entries)]), { bytes: 1000, entries: 100 }, never), { code: 'too_large', message: /headers included/ });
+  });
+
   test('a link that somebody puts into a volume is neither followed nor shown, by no call', async () => {
     const outside = join(root, 'outside');
     writeFileSync(outside, 'secret');

@@ -13,6 +13,8 @@ type Entry = Extract extends AsyncIterable<infer E> ? E : never;
 
 /** Bytes of headers and padding between two files. Archives have a few KiB there, bombs as much as they are allowed. */
 const mostBetweenFiles = 8 * 1024 * 1024;
+/** Headers and padding of one entry, on average. */
+const mostPerEntry = 4096;
 const roomCheckedEvery = 64 * 1024 * 1024;
 const kinds: ReadonlySet<unknown> = new Set(['link', 'symlink', 'character-device', 'block-device', 'fifo']);
 
@@ -25,6 +27,8 @@ export async function unpack(root: string, archive: Readable, limit: VolumeUsage
   const tar = extract({ allowUnknownFormat: true } as object);
   let began = false;
   let between = 0;
+  let total = 0;
+  const most = limit.bytes + limit.entries * mostPerEntry + mostBetweenFiles;
   const gunzip = createGunzip();
   const gate = new Transform({
     transform(chunk: Buffer, _encoding, done) {
@@ -38,6 +42,8 @@ export async function unpack(root: string, archive: Readable, limit: VolumeUsage
   const meter = new Transform({
     transform(chunk: Buffer, _encoding, done) {
       between += chunk.length;
+      total += chunk.length;
+      if (total > most) return done(new PaddockError('too_large', `the archive unpacks to more than ${most} bytes, headers included`));
       if (between > mostBetweenFiles + chunk.length) done(badArchive(`it has more than ${mostBetweenFiles / 1_048_576} MiB between two files`));
       else done(null, chunk);
     },
@@ -94,6 +100,9 @@ class Intake {
     const names = namesOf(header);
     const path = names.join('/');
     if (kinds.has(header.type)) {
+      // Whatever it carries is read all the same, and so it counts.
+      this.#written += header.size;
+      if (this.#written > this.#limit.bytes) throw this.#tooLarge(header);
       this.#skipped.add(path);
       entry.on('data', progress);
       entry.resume();
