@@ -9,6 +9,8 @@ import { newSandboxId, newShortId, type SandboxId, type TeamId } from '../core/i
 import { openPolicy } from '../core/network/rules.ts';
 import type { Sandbox, SandboxState } from '../core/sandbox.ts';
 import type { SandboxQuery } from '../core/store.ts';
+import { openDatabase } from './database.ts';
+import { migrations } from './migrations/index.ts';
 import { openStore, type SqlStore } from './store.ts';
 
 interface Place extends AsyncDisposable {
@@ -237,20 +239,27 @@ describe('among very many tombstones', () => {
   });
 });
 
-describe('a sandbox of the version before', () => {
+describe('a sandbox of an earlier version', () => {
   it('has what it had, and is moved by its deadline as any other', async () => {
     await using it = await place();
     const old = sandbox(it.teamId, { state: 'running', startedAt: 5, endAt: 9, guest });
     await it.store.sandboxes.insert(old);
     await it.store.close();
-    const raw = new Database(it.files.database);
-    raw.exec('drop table snapshots; drop table preview_ports; drop index events_of_team');
-    for (const column of ['period_started_at', 'paused_at', 'auto_delete_at', 'pause_cause', 'snapshot_id', 'source_snapshot_id', 'name']) raw.exec(`alter table sandboxes drop column ${column}`);
-    raw.prepare('update sandboxes set lifecycle = ?').run('{"onTimeout":"kill","autoResume":false}');
-    raw.exec('delete from schema_version where version > 2');
-    raw.close();
+    // The same rows in a database as it was before sandboxes could be paused.
+    const earlier = { ...it.files, database: `${it.files.database}.earlier` };
+    await (await openDatabase(earlier.database, migrations.slice(0, 2))).destroy();
+    const [now, then] = [new Database(it.files.database), new Database(earlier.database)];
+    for (const table of ['store_facts', 'teams', 'sandboxes']) {
+      const columns = (then.pragma(`table_info(${table})`) as { name: string }[]).map(({ name }) => name);
+      for (const row of now.prepare(`select ${columns.join(', ')} from ${table}`).all()) {
+        then.prepare(`insert into ${table} (${columns.join(', ')}) values (${columns.map((name) => `@${name}`).join(', ')})`).run(row);
+      }
+    }
+    then.prepare('update sandboxes set lifecycle = ?').run('{"onTimeout":"kill","autoResume":false}');
+    now.close();
+    then.close();
 
-    const store = await openStore(it.files);
+    const store = await openStore(earlier);
     const found = await store.sandboxes.find(it.teamId, { id: old.id });
     assert.deepEqual(found?.lifecycle, { onTimeout: 'kill', autoResume: false, maxLifetimeSeconds: null, autoDeleteSeconds: null });
     assert.equal(found.periodStartedAt, 5);
