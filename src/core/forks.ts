@@ -8,7 +8,7 @@ import type { EventLog } from './events.ts';
 import type { Host, Lap } from './host.ts';
 import { newSandboxId, newShortId, type SandboxRef, type SnapshotId } from './ids.ts';
 import type { Keeping } from './keeping.ts';
-import { noProcessClock, type ProcessClock } from './process-clock.ts';
+import type { ProcessClock } from './process-clock.ts';
 import { assertEnforceable, enforcedPolicy, type PolicyRequest } from './policy.ts';
 import type { Principal } from './principal.ts';
 import type { Resuming } from './resuming.ts';
@@ -39,6 +39,7 @@ type Copy = Omit<CreateFromSnapshot, 'policy'> & { readonly policy?: EnforcedPol
 
 interface ForksDeps {
   readonly clock: Clock;
+  readonly processes: ProcessClock;
   readonly host: Host;
   readonly events: EventLog;
   readonly settings: CoreSettings;
@@ -54,14 +55,9 @@ interface ForksDeps {
 /** New sandboxes that go on from the state of another: each with names, tokens, address and entropy of its own. */
 export class Forks {
   readonly #deps: ForksDeps;
-  #processes: ProcessClock = noProcessClock;
 
   constructor(deps: ForksDeps) {
     this.#deps = deps;
-  }
-
-  countProcessesWith(clock: ProcessClock): void {
-    this.#processes = clock;
   }
 
   /**
@@ -146,7 +142,7 @@ export class Forks {
       });
     const sandbox = await creation.bear(described, (born, aborted) => host.restore(resuming.specOf(born, snapshot, false, input.lap), aborted), signal, input.lap);
     try {
-      await this.#processes.restart(sandbox, captured.processes, false);
+      await this.#deps.processes.restart(sandbox, captured.processes, false);
     } catch (error) {
       await this.#deps.kill(sandbox); // its processes would run for ever
       throw error;

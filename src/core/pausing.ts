@@ -10,7 +10,7 @@ import type { Expiry } from './expiry.ts';
 import type { CheckpointRef, Host, Lap } from './host.ts';
 import { newSnapshotId, type SandboxId } from './ids.ts';
 import type { Keeping } from './keeping.ts';
-import { noProcessClock, type ProcessClock } from './process-clock.ts';
+import type { ProcessClock } from './process-clock.ts';
 import { crashes, type PauseCause, type Sandbox } from './sandbox.ts';
 import type { Snapshot } from './snapshot.ts';
 import type { SandboxGuard, Store } from './store.ts';
@@ -19,6 +19,7 @@ export interface PausingDeps {
   readonly store: Store;
   readonly host: Host;
   readonly clock: Clock;
+  readonly processes: ProcessClock;
   readonly events: EventLog;
   readonly deadlines: Deadlines;
   readonly admission: Admission;
@@ -38,14 +39,9 @@ export class Pausing {
   /** Until the guests have been let go. */
   readonly #underWay = new Map<SandboxId, Promise<void>>();
   readonly #releasing = new Map<SandboxId, Promise<void>>();
-  #processes: ProcessClock = noProcessClock;
 
   constructor(deps: PausingDeps) {
     this.#deps = deps;
-  }
-
-  countProcessesWith(clock: ProcessClock): void {
-    this.#processes = clock;
   }
 
   /**
@@ -65,7 +61,7 @@ export class Pausing {
       checkpoint: null,
       createdAt: now,
       readyAt: null,
-      captured: capture(sandbox, this.#processes.remaining(id)),
+      captured: capture(sandbox, this.#deps.processes.remaining(id)),
     });
     const claimed = await this.#claim(unfinished, cause, guard);
     if (claimed === null) {
@@ -141,7 +137,7 @@ export class Pausing {
   /** The row says paused: what follows cannot fail it any more. */
   async #letGo(paused: Sandbox, snapshot: Snapshot): Promise<void> {
     const { host, admission, expiry, keeping, events, endings } = this.#deps;
-    this.#processes.suspend(paused.id);
+    this.#deps.processes.suspend(paused.id);
     try {
       await host.retire(paused.id, snapshot.id, pausedError());
     } catch (error) {
@@ -198,6 +194,6 @@ export class Pausing {
 const checkpointWithinMs = 15 * 60_000;
 
 /** For whoever was connected to a sandbox when it was paused. */
-export function pausedError(): PaddockError {
+function pausedError(): PaddockError {
   return new PaddockError('conflict', 'the sandbox was paused; what runs in it goes on when it is resumed', { reason: 'paused' });
 }

@@ -11,5 +11,23 @@ export interface ProcessClock {
   restart(sandbox: Sandbox, processes: readonly ProcessRemainder[], same: boolean): Promise<void>;
 }
 
-/** Where nobody counts. */
-export const noProcessClock: ProcessClock = Object.freeze({ remaining: () => [], suspend: () => undefined, restart: async () => undefined });
+/** Passes on to whoever counts, who comes after those who ask; until then nobody does. */
+export class ProcessClockSlot implements ProcessClock {
+  #clock: ProcessClock | null = null;
+
+  fill(clock: ProcessClock): void {
+    this.#clock = clock;
+  }
+
+  remaining(id: SandboxId): readonly ProcessRemainder[] {
+    return this.#clock?.remaining(id) ?? [];
+  }
+
+  suspend(id: SandboxId): void {
+    this.#clock?.suspend(id);
+  }
+
+  async restart(sandbox: Sandbox, processes: readonly ProcessRemainder[], same: boolean): Promise<void> {
+    await this.#clock?.restart(sandbox, processes, same);
+  }
+}

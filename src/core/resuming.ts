@@ -10,7 +10,7 @@ import type { GuestRef, Host, Lap, RestoreSpec } from './host.ts';
 import type { SandboxId } from './ids.ts';
 import type { Identities } from './identity.ts';
 import type { Pausing } from './pausing.ts';
-import { noProcessClock, type ProcessClock } from './process-clock.ts';
+import type { ProcessClock } from './process-clock.ts';
 import type { Sandbox, SandboxState } from './sandbox.ts';
 import { isReady, type ReadySnapshot } from './snapshot.ts';
 import type { SandboxPatch, Store } from './store.ts';
@@ -20,6 +20,7 @@ export interface ResumingDeps {
   readonly store: Store;
   readonly host: Host;
   readonly clock: Clock;
+  readonly processes: ProcessClock;
   readonly events: EventLog;
   readonly admission: Admission;
   readonly births: Births;
@@ -34,14 +35,9 @@ export interface ResumingDeps {
 export class Resuming {
   readonly #deps: ResumingDeps;
   readonly #underWay = new Map<SandboxId, Promise<Sandbox>>();
-  #processes: ProcessClock = noProcessClock;
 
   constructor(deps: ResumingDeps) {
     this.#deps = deps;
-  }
-
-  countProcessesWith(clock: ProcessClock): void {
-    this.#processes = clock;
   }
 
   /** From its pause. Throws `conflict` when it is not paused, or somebody else was first. */
@@ -100,7 +96,7 @@ export class Resuming {
       birth.provisioned();
       birth.signal.throwIfAborted();
       // Before the row: a restart in between finds them, and they belong to no running sandbox then.
-      await this.#processes.restart(becoming, snapshot.captured.processes, before.state === 'paused');
+      await this.#deps.processes.restart(becoming, snapshot.captured.processes, before.state === 'paused');
       const running = await this.#run(becoming, guest, patch, birth);
       lap?.('store');
       expiry.watch(running);

@@ -19,7 +19,7 @@ import type { SandboxId, SandboxRef } from './ids.ts';
 import { Keeping } from './keeping.ts';
 import { Pausing } from './pausing.ts';
 import type { Principal } from './principal.ts';
-import type { ProcessClock } from './process-clock.ts';
+import { ProcessClockSlot, type ProcessClock } from './process-clock.ts';
 import { recover } from './recovery.ts';
 import { Resuming } from './resuming.ts';
 import { Retention } from './retention.ts';
@@ -65,6 +65,7 @@ export class Sandboxes {
   readonly #store: Store;
   readonly #deadlines: Deadlines;
   readonly #births = new Births();
+  readonly #processes = new ProcessClockSlot();
   readonly #admission: Admission;
   readonly #endings: Endings;
   readonly #expiry: Expiry;
@@ -86,17 +87,18 @@ export class Sandboxes {
     const deadlines = new Deadlines(clock);
     const admission = new Admission(settings.maxSandboxes);
     const births = this.#births;
+    const processes = this.#processes;
     const endings = new Endings({ store, host, clock, events, deadlines, births });
     const expiry = new Expiry({ store, clock, deadlines, endings });
     const keeping = new Keeping({ store, host, clock, events, deadlines });
     const identities = new Identities(deps);
     const creation = new Creation({ ...deps, identities, admission, births, endings, deadlines, expiry });
-    const pausing = new Pausing({ store, host, clock, events, deadlines, admission, endings, expiry, keeping });
-    const resuming = new Resuming({ store, host, clock, events, admission, births, endings, expiry, pausing, identities, tokens });
+    const pausing = new Pausing({ processes, store, host, clock, events, deadlines, admission, endings, expiry, keeping });
+    const resuming = new Resuming({ processes, store, host, clock, events, admission, births, endings, expiry, pausing, identities, tokens });
     const waking = new Waking({ store, clock, pausing, resuming });
     const settledSandbox = (principal: Principal, ref: SandboxRef): Promise<Sandbox> => waking.settled(principal.teamId, ref, settlesWithinMs);
-    this.snapshots = new Snapshots({ store, host, clock, events, settings, keeping, resuming, settledSandbox });
-    this.forks = new Forks({ host, clock, events, settings, admission, creation, keeping, resuming, snapshots: this.snapshots, settledSandbox, kill: (sandbox) => this.#end(sandbox, 'killed') });
+    this.snapshots = new Snapshots({ processes, store, host, clock, events, settings, keeping, resuming, settledSandbox });
+    this.forks = new Forks({ processes, host, clock, events, settings, admission, creation, keeping, resuming, snapshots: this.snapshots, settledSandbox, kill: (sandbox) => this.#end(sandbox, 'killed') });
     endings.onEnd((id, sandbox) => {
       admission.leave(id);
       keeping.ended(sandbox);
@@ -118,7 +120,7 @@ export class Sandboxes {
 
   /** Says who counts the time of processes; before `start`. */
   countProcessesWith(clock: ProcessClock): void {
-    for (const part of [this.#pausing, this.#resuming, this.snapshots, this.forks]) part.countProcessesWith(clock);
+    this.#processes.fill(clock);
   }
 
   /** Called once, before any other: brings rows and guests together again, and arms every deadline. */

@@ -6,7 +6,7 @@ import type { EventLog } from './events.ts';
 import type { Host, Lap } from './host.ts';
 import { newSnapshotId, type SandboxRef, type SnapshotId, type TeamId } from './ids.ts';
 import type { Keeping } from './keeping.ts';
-import { noProcessClock, type ProcessClock } from './process-clock.ts';
+import type { ProcessClock } from './process-clock.ts';
 import type { Principal } from './principal.ts';
 import type { Resuming } from './resuming.ts';
 import type { Sandbox } from './sandbox.ts';
@@ -18,6 +18,7 @@ export interface SnapshotsDeps {
   readonly store: Store;
   readonly host: Host;
   readonly clock: Clock;
+  readonly processes: ProcessClock;
   readonly events: EventLog;
   readonly settings: CoreSettings;
   readonly keeping: Keeping;
@@ -43,14 +44,9 @@ const shown: readonly SnapshotSource[] = ['manual', 'pause'];
 export class Snapshots {
   readonly #deps: SnapshotsDeps;
   readonly #making = new Map<SnapshotId, Promise<unknown>>();
-  #processes: ProcessClock = noProcessClock;
 
   constructor(deps: SnapshotsDeps) {
     this.#deps = deps;
-  }
-
-  countProcessesWith(clock: ProcessClock): void {
-    this.#processes = clock;
   }
 
   /**
@@ -87,7 +83,7 @@ export class Snapshots {
       checkpoint: paused?.checkpoint ?? null,
       createdAt: clock.now(),
       readyAt: paused?.checkpoint == null ? null : clock.now(),
-      captured: paused?.captured ?? capture(sandbox, this.#processes.remaining(sandbox.id)),
+      captured: paused?.captured ?? capture(sandbox, this.#deps.processes.remaining(sandbox.id)),
     });
     using _held = this.#deps.keeping.hold(snapshot.id);
     await store.snapshots.insert(snapshot);
@@ -104,7 +100,6 @@ export class Snapshots {
 
   async #save(sandbox: Sandbox, snapshot: Snapshot, lap?: Lap): Promise<ReadySnapshot> {
     const { store, host, keeping, events, clock } = this.#deps;
-    using _held = keeping.hold(snapshot.id);
     try {
       const checkpoint = await host.checkpoint(sandbox.id, { checkpointId: snapshot.id, hold: false, ...(lap === undefined ? {} : { lap }) }, AbortSignal.timeout(checkpointWithinMs));
       const finished = await store.snapshots.finish(snapshot.id, checkpoint, clock.now());

@@ -1,4 +1,5 @@
 import { Type } from 'typebox';
+import { eachOf } from '../../../core/each-of.ts';
 import { PaddockError } from '../../../core/errors.ts';
 import type { Principal } from '../../../core/principal.ts';
 import { callerSignal } from '../../caller.ts';
@@ -93,13 +94,7 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
   });
 
   async function killMany(principal: Principal, ids: readonly string[], later: boolean): Promise<Record<string, object>> {
-    const results: [string, object][] = [];
-    const waiting = [...new Set(ids)];
-    const worker = async (): Promise<void> => {
-      for (let id = waiting.pop(); id !== undefined; id = waiting.pop()) results.push([id, await killOne(principal, id, later)]);
-    };
-    await Promise.all(Array.from({ length: Math.min(killsAtOnce, waiting.length) }, worker));
-    return Object.fromEntries(results);
+    return Object.fromEntries(await eachOf([...new Set(ids)], killsAtOnce, async (id): Promise<[string, object]> => [id, await killOne(principal, id, later)]));
   }
 
   async function killOne(principal: Principal, id: string, later: boolean): Promise<object> {
