@@ -1,4 +1,5 @@
 import type { SandboxId, TeamId } from '../ids.ts';
+import type { Inspection } from './inspection.ts';
 import type { NetworkPolicy } from './rules.ts';
 
 /** How a connection ended before or after its verdict. `failed`: allowed, but the other side could not be reached. */
@@ -45,4 +46,6 @@ export interface EgressEntry {
   readonly policy: NetworkPolicy;
   /** While it is being saved: what is open is cut, and nothing leaves until the entry comes without this. */
   readonly secluded?: boolean;
+  /** Present when something has to be looked into. */
+  readonly inspection?: Inspection;
 }
