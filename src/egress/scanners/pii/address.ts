@@ -20,6 +20,9 @@ const french = new RegExp(`^(?:[ ]?(?:bis|ter|quater)\\b)?,?[ ]${frenchKind}[ ](
 const germanStreet = /(?:(?:\p{Lu}[\p{L}-]{1,30}(?:straße|strasse|str\.|weg|platz|allee|gasse|ring|damm|ufer|steig|chaussee|hof|markt|berg|kamp|stieg))|(?:(?:Am|An der|Auf der|Im|In der|Zum|Zur|Unter den|Alte|Neue|Große|Kleine|\p{Lu}[\p{L}-]{1,24})[ ])(?:\p{Lu}[\p{L}-]{1,24}[ ])?(?:Straße|Strasse|Str\.|Weg|Platz|Allee|Gasse|Ring|Damm|Ufer|Steig|Linden))[ ]$/u;
 /** The last two letters of those kinds of street: a cheap look before the expensive one. */
 const germanEnds: ReadonlySet<string> = new Set(['ße', 'se', 'r.', 'eg', 'tz', 'ee', 'ng', 'mm', 'er', 'ig', 'of', 'kt', 'rg', 'mp', 'en']);
+/** A street without a kind, which only the town behind it tells. */
+const germanPlace = /(?:Am|An der|Auf dem|Auf der|Im|In der|In den|Zum|Zur|Unter den|Vor dem)[ ]\p{Lu}[\p{L}-]{1,24}[ ]$/u;
+const germanTown = /^[ ]?[a-h]?(?:,[ ]?|\n)(?:D-)?\d{5}[ ]\p{Lu}/u;
 const germanRest = /^(?:[ ]?[a-h]\b)?(?:[-/]\d{1,4}[a-h]?)?(?:(?:,[ ]?|\n|[ ])(?:D-)?\d{4,5}[ ]\p{Lu}[\p{L}-]{1,24}(?:(?:[ ]|[ ]am[ ])\p{Lu}[\p{L}-]{1,24}){0,2})?/u;
 const longest = 240;
 
@@ -48,14 +51,15 @@ function numberFirst(text: string, start: number, end: number): { start: number;
   const rest = text.slice(after, after + longest);
   if (rest[0] === ' ') {
     const match = english.exec(rest.slice(1));
-    // One word before `Way` or `Court` is often something else: `3 Easy Way` needs a town behind it.
-    if (match !== null && !(weakKinds.has(match.groups!['kind']!) && match[0].indexOf(match.groups!['kind']!) < 4)) return { start, end: after + 1 + trimmed(match[0]) };
+    // `3 Pro Drive units`: what is also an ordinary word ends an address only where the phrase ends.
+    const goesOn = match !== null && match.groups!['town'] === undefined && weakKinds.has(match.groups!['kind']!) && /^[ ]\p{Ll}/u.test(rest.slice(1 + match[0].length));
+    if (match !== null && !goesOn) return { start, end: after + 1 + trimmed(match[0]) };
   }
   const match = french.exec(text.slice(end, end + longest));
   return match === null ? null : { start, end: end + match[0].length };
 }
 
-const weakKinds: ReadonlySet<string> = new Set(['Dr', 'Hill', 'Row', 'Way', 'Close', 'Walk', 'Loop', 'Place', 'Square', 'Court', 'Circle', 'Plaza', 'Pl']);
+const weakKinds: ReadonlySet<string> = new Set(['Dr', 'Drive', 'Trail', 'Quay', 'Alley', 'Grove', 'Gardens', 'Hill', 'Row', 'Way', 'Close', 'Walk', 'Loop', 'Place', 'Square', 'Court', 'Circle', 'Plaza', 'Pl']);
 
 /** Without a last word that only ends a sentence. */
 function trimmed(match: string): number {
@@ -63,9 +67,10 @@ function trimmed(match: string): number {
 }
 
 function german(text: string, start: number, end: number): { start: number; end: number } | null {
-  if (text[start - 1] !== ' ' || end - start > 4 || !germanEnds.has(text.slice(start - 3, start - 1).toLowerCase())) return null;
+  if (text[start - 1] !== ' ' || end - start > 4 || !isLetter(text.charCodeAt(start - 2)) && text[start - 2] !== '.') return null;
+  if (!germanEnds.has(text.slice(start - 3, start - 1).toLowerCase()) && !germanTown.test(text.slice(end, end + 80))) return null;
   const lead = text.slice(Math.max(0, start - 72), start);
-  const street = germanStreet.exec(lead);
+  const street = germanStreet.exec(lead) ?? (germanTown.test(text.slice(end, end + 80)) ? germanPlace.exec(lead) : null);
   if (street === null || isLetter(lead.charCodeAt(street.index - 1))) return null;
   const rest = germanRest.exec(text.slice(end, end + 80))!;
   const stop = end + rest[0].length;

@@ -55,8 +55,8 @@ function runEnd(text: string, from: number, { alphabet, shortest, longest, prefi
   while (end > from && !isAlnum(text.charCodeAt(end - 1))) end--;
   const size = end - from;
   if (size < shortest || size > longest || isAlnum(text.charCodeAt(end))) return 0;
-  // `sk-learn-something-or-other` is words; a long key without a digit or without a letter hardly happens.
-  return letters > 0 && (digits > 0 || prefix.length > 6) && !isPlaceholder(text.slice(from, end)) ? end : 0;
+  // `sk-learn-something-or-other` is words; with a longer prefix it is a key without digits.
+  return letters > 0 && (digits > 0 || prefix.length > 4) && !isPlaceholder(text.slice(from, end)) ? end : 0;
 }
 
 function inAlphabet(unit: number, alphabet: KeyFormat['alphabet']): boolean {

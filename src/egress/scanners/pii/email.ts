@@ -86,7 +86,7 @@ function isDomain(unit: number): boolean {
 /** The user of a URL (`https://user@host/`), of a copy over ssh (`git@host:path`), or one part of something with more signs. */
 function notMail(text: string, start: number, sign: number, end: number): boolean {
   const after = text.charCodeAt(end);
-  if (after === at) return true;
+  if (after === at || text.charCodeAt(start - 1) === at) return true;
   const next = text.charCodeAt(end + 1);
   const before = text.slice(Math.max(0, start - 128), start);
   if (logins.has(text.slice(start, sign)) && (after === slash || (after === colon && !(next <= 0x20)))) return true;

@@ -37,7 +37,7 @@ function isAddress(runs: DigitRuns, first: number): boolean {
   if (isWord(before) || before === 0x5f || isWord(after) || after === 0x5f || before === 0x2e) return false;
   // A fraction or a longer number; a name with a version in it (`tool-1.2.3.4`, `Browser/1.2.3.4`, `package@1.2.3.4`).
   if (after === 0x2e && isWord(next)) return false;
-  if ((before === 0x2d || before === 0x2f || before === 0x2b || before === 0x7e || before === 0x5e) && isWord(second)) return false;
+  if ((before === 0x2d || before === 0x2f || before === 0x2b || before === 0x7e || before === 0x5e) && isWord(second) && !(before === 0x2d && /(?:^|[^\w.])(?:\d{1,3}\.){3}\d{1,3}-$/.test(text.slice(Math.max(0, start - 18), start)))) return false;
   if (before === 0x40 && isPackage(text, start - 1)) return false;
   if ((after === 0x2d || after === 0x2b) && isAsciiLetter(next)) return false;
   return !numbered.test(textBefore(text, start, 24)) && !(before === 0x3d && second === 0x3d);

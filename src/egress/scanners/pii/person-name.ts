@@ -93,7 +93,8 @@ function following(text: string, first: Word): Word[] {
     let word = wordAt(text, at);
     for (let i = 0; i < 2 && particles.has(word.text) && text[word.end] === ' '; i++) word = wordAt(text, word.end + 1);
     if (!isUpper(text.charCodeAt(word.start)) || !(looksLikeName(word.text) || word.text.length === 1) || titles.has(word.text)) break;
-    if (word.text.length === 1 && !isUpper(text.charCodeAt(word.end + (text[word.end] === '.' ? 2 : 1)))) break;
+    const next = word.end + (text[word.end] === '.' ? 2 : 1);
+    if (word.text.length === 1 && !isUpper(text.charCodeAt(next)) && !particles.has(wordAt(text, next).text)) break;
     words.push(word);
     end = word.end;
     names++;

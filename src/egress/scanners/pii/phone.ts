@@ -55,10 +55,10 @@ function phoneAmong(runs: DigitRuns, first: number, last: number, region: Countr
   const international = text.charCodeAt(start - 1) === plus || (text[start - 1] === '(' && text.charCodeAt(start - 2) === plus);
   if (international) start = text.charCodeAt(start - 1) === plus ? start - 1 : start - 2;
   const before = text.charCodeAt(start - 1);
-  if (isWord(before) || before === 0x5f || (!international && joins(before) && isWord(text.charCodeAt(start - 2)))) return null;
+  if (isWord(before) || before === 0x5f || (!international && (joins(before) || before === 0x3a) && (before === 0x3a ? isDigit : isWord)(text.charCodeAt(start - 2)))) return null;
   const lead = textBefore(text, start, 64);
   const announced = cue.test(lead);
-  if (!announced && !international && (otherwise.test(lead) || before === 0x24 || before === 0x23)) return null;
+  if (!announced && !international && (otherwise.test(lead) || /[$€£¥#][ ]?$/.test(lead))) return null;
   for (let end = last; end >= first && end >= last - 3; end--) {
     const stop = runs.end(end);
     const after = text.charCodeAt(stop);
@@ -107,7 +107,7 @@ function isDate(digits: string, lengths: readonly number[]): boolean {
 }
 
 function joins(unit: number): boolean {
-  return unit === 0x2d || unit === 0x2e || unit === 0x2f || unit === 0x3a || unit === 0x2c || unit === 0x3d;
+  return unit === 0x2d || unit === 0x2e || unit === 0x2f;
 }
 
 const extension = /^(?:,? ?(?:ext|x|extension|durchwahl)\.? ?:?#?)\d{1,6}(?!\w)/i;
