@@ -50,6 +50,12 @@ export function meaningOf(bytes: Buffer, syntax: Syntax): string {
   return decoded(bytes, syntax).text;
 }
 
+/** Characters as they are written, and with one round of escapes undone where the syntax has any. */
+export function writtenCharacters(bytes: Buffer, syntax: Syntax): Layer {
+  const layer = charactersOf(bytes);
+  return syntax === 'plain' ? layer : unescaped(layer);
+}
+
 function decoded(bytes: Buffer, syntax: Syntax): Layer {
   let layer = charactersOf(bytes);
   if (syntax === 'form') layer = { ...layer, text: layer.text.replaceAll('+', ' ') };
