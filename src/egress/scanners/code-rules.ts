@@ -13,14 +13,14 @@ export interface CodeRule {
 
 /** Marks of a language: a text is in each language that it has at least two of, or one that no other has. */
 export const languageMarks: readonly (readonly [language: Language, mark: RegExp, weight: number])[] = [
-  ['python', /^\s*(?:def|class) \w{1,60}.{0,200}:\s*$/m, 2], ['python', /^\s*(?:import \w[\w.]{0,60}|from \w[\w.]{0,60} import )/m, 2], ['python', /^\s*(?:if|for|while|with|try|elif|except)\b.{0,120}:\s*$/m, 1], ['python', /\b(?:print|len|open|subprocess\.\w{1,20}|os\.\w{1,20})\(/, 1],
+  ['python', /^[ \t]{0,64}(?:def|class) \w{1,60}.{0,200}:[ \t]{0,8}$/m, 2], ['python', /^[ \t]{0,64}(?:import \w[\w.]{0,60}|from \w[\w.]{0,60} import )/m, 2], ['python', /^[ \t]{0,64}(?:if|for|while|with|try|elif|except)\b.{0,120}:[ \t]{0,8}$/m, 1], ['python', /\b(?:print|len|open|subprocess\.\w{1,20}|os\.\w{1,20})\(/, 1],
   ['javascript', /\b(?:const|let|var) \w{1,60} ?=/, 2], ['javascript', /=>|\bfunction\b ?\w{0,60}\(/, 1], ['javascript', /\brequire\(['"]|\bimport .{1,80} from ['"]|\bconsole\.\w{1,10}\(|\bprocess\.\w{1,20}|\bdocument\.\w{1,20}/, 2],
-  ['shell', /^#!.{0,20}\b(?:ba|z|da)?sh\b/m, 3], ['shell', /^\s*(?:sudo |export \w{1,60}=|echo |curl |wget |chmod |rm -|cd |apt(?:-get)? |bash |sh |nc |cat |mkfifo )/m, 2], ['shell', /\$\(|\bfi\b|\bdone\b|\|\s*(?:ba)?sh\b/, 1],
+  ['shell', /^#!.{0,20}\b(?:ba|z|da)?sh\b/m, 3], ['shell', /^[ \t]{0,64}(?:sudo |export \w{1,60}=|echo |curl |wget |chmod |rm -|cd |apt(?:-get)? |bash |sh |nc |cat |mkfifo )/m, 2], ['shell', /\$\(|\bfi\b|\bdone\b|\|[ \t]{0,8}(?:ba)?sh\b/, 1],
   ['php', /<\?php/, 3], ['php', /\$_(?:GET|POST|REQUEST|COOKIE|SERVER)\b/, 2], ['php', /\$\w{1,40} ?= ?/, 1],
-  ['ruby', /^\s*(?:require ['"]|def \w{1,40}[?!]?\s*$|puts )/m, 2], ['ruby', /^\s*end\s*$/m, 1],
+  ['ruby', /^[ \t]{0,64}(?:require ['"]|def \w{1,40}[?!]?\s*$|puts )/m, 2], ['ruby', /^[ \t]{0,64}end[ \t]{0,8}$/m, 1],
   ['java', /\b(?:public|private|protected) (?:static )?(?:class|void|final|String|int)\b/, 2], ['java', /\bimport (?:java|javax|org|com)\.[\w.]{1,80};|\bRuntime\.getRuntime\(\)|\bSystem\.out\b/, 2],
-  ['go', /^package \w{1,40}\s*$/m, 2], ['go', /\bfunc (?:\(\w{1,20} \*?\w{1,40}\) )?\w{1,60}\(|:= /, 1], ['go', /\bexec\.Command\(|\bfmt\.\w{1,20}\(/, 2],
-  ['c', /^#include\s*[<"]/m, 3], ['c', /\b(?:int|void|char) \*?\w{1,40}\(/, 1],
+  ['go', /^package \w{1,40}[ \t]{0,8}$/m, 2], ['go', /\bfunc (?:\(\w{1,20} \*?\w{1,40}\) )?\w{1,60}\(|:= /, 1], ['go', /\bexec\.Command\(|\bfmt\.\w{1,20}\(/, 2],
+  ['c', /^#include[ \t]{0,8}[<"]/m, 3], ['c', /\b(?:int|void|char) \*?\w{1,40}\(/, 1],
   ['sql', /\b(?:select .{1,200} from|insert into|update \w{1,60} set|delete from|drop (?:table|database)|union (?:all )?select)\b/i, 2],
   ['powershell', /\b(?:Invoke-\w{1,30}|New-Object|Get-\w{1,30}|Set-\w{1,30}|IEX)\b/i, 2], ['powershell', /\$\w{1,40} ?= ?.{0,40}-\w{1,20}|-EncodedCommand\b/i, 1],
 ];
@@ -45,7 +45,7 @@ export const codeRules: readonly CodeRule[] = [
   { name: 'persistence', weight: 0.6, languages: null, pattern: /\bcrontab\s{1,4}-\s{0,4}$|>>\s{0,4}(?:~|\$HOME)?\/?(?:\.bashrc|\.profile|\.zshrc|\.ssh\/authorized_keys)|\/etc\/(?:cron\.\w{1,10}|ld\.so\.preload|rc\.local)|\bschtasks\b.{0,40}\/create|CurrentVersion\\+Run\b/i },
   { name: 'disabled_verification', weight: 0.45, languages: null, pattern: /\bverify\s{0,2}=\s{0,2}False\b|\brejectUnauthorized\s{0,2}:\s{0,2}false\b|\bInsecureSkipVerify\s{0,2}:\s{0,2}true\b|\bCURLOPT_SSL_VERIFYPEER\b.{0,20}(?:false|0)|\bssl\._create_unverified_context\b|\bNODE_TLS_REJECT_UNAUTHORIZED\b.{0,8}0/ },
   { name: 'weak_crypto', weight: 0.35, languages: null, pattern: /\bhashlib\.(?:md5|sha1)\(|\bcreateHash\(["'](?:md5|sha1)["']\)|\bDES\.new\(|\bMODE_ECB\b|\bCipher\.getInstance\(["'](?:DES|AES\/ECB)/ },
-  { name: 'buffer_overflow', weight: 0.5, languages: ['c'], pattern: /\b(?:gets|strcpy|strcat|sprintf|vsprintf)\s{0,4}\(|\bscanf\(\s{0,4}"[^"]{0,40}%s/ },
+  { name: 'buffer_overflow', weight: 0.6, languages: ['c'], pattern: /\b(?:gets|strcpy|strcat|sprintf|vsprintf)\s{0,4}\(|\bscanf\(\s{0,4}"[^"]{0,40}%s/ },
   { name: 'permissions', weight: 0.35, languages: null, pattern: /\bchmod\s{1,4}(?:-R\s{1,4})?(?:0?777|a\+rwx|u\+s|[2467]755)\b|\bos\.chmod\(.{0,80}0o?777/ },
   { name: 'html_injection', weight: 0.4, languages: ['javascript', 'php'], pattern: /\.(?:innerHTML|outerHTML)\s{0,4}=\s{0,4}[^"'`;]{0,60}\w|\bdocument\.write\(\s{0,4}[^"')]|\becho\s{1,4}\$_(?:GET|POST|REQUEST)|\bdangerouslySetInnerHTML\b/ },
   { name: 'suspicious_import', weight: 0.35, languages: ['python', 'javascript'], suspicious: true, pattern: /^\s{0,8}(?:import|from)\s{1,4}(?:ctypes|pty|socket|pynput|keyboard|scapy|paramiko|pickle|marshal|winreg|impacket|pyautogui)\b|\brequire\(["'](?:node:)?(?:child_process|vm|net|dgram|cluster|repl|inspector)["']\)|\bfrom\s{1,4}["'](?:node:)?(?:child_process|vm|inspector)["']/ },

@@ -4,7 +4,8 @@ type Label = 'insult' | 'profanity' | 'threat' | 'hate' | 'sexual' | 'self_harm'
 
 /** Words by what they weigh alone. A weight is what people would mostly agree on, not what a model learnt. */
 const words: readonly (readonly [label: Label, weight: number, list: string])[] = [
-  ['insult', 0.55, 'idiot idiots moron morons imbecile imbeciles dumbass dumbasses scumbag scumbags lowlife degenerate degenerates cretin cretins halfwit dipshit dipshits twat wanker wankers prick pricks bitch bitches bastard bastards asshole assholes arsehole arseholes cunt cunts dickhead dickheads motherfucker motherfuckers douchebag shithead shitheads fuckwit fuckface retard retards retarded slut sluts whore whores'],
+  ['insult', 0.55, 'idiot idiots moron morons imbecile imbeciles dumbass dumbasses scumbag scumbags lowlife degenerate degenerates cretin cretins halfwit dipshit dipshits twat wanker wankers asshole assholes arsehole arseholes cunt cunts dickhead dickheads motherfucker motherfuckers douchebag shithead shitheads fuckwit fuckface retard retards retarded slut sluts whore whores'],
+  ['insult', 0.4, 'prick pricks bitch bitches bastard bastards'],
   ['insult', 0.3, 'stupid loser losers pathetic worthless useless disgusting dumb ugly filthy vermin pig pigs trash garbage clown clowns coward cowards'],
   ['profanity', 0.35, 'fuck fucking fucked fucker fuckers fuckin shit shitty bullshit crap piss pissed cock dick goddamn'],
   ['sexual', 0.35, 'blowjob handjob cumshot gangbang milf jizz'],
@@ -16,7 +17,7 @@ const group = '(?:jews|muslims|christians|blacks|whites|asians|mexicans|immigran
 const phrases: readonly (readonly [label: Label, weight: number, pattern: RegExp])[] = [
   ['threat', 0.92, /\b(?:i|we)(?: am|'m| are|'re)? ?(?:will|ll|'ll|gonna|going to|want to|shall) (?:\w{1,12} ){0,2}(?:kill|murder|stab|shoot|strangle|behead|hurt|beat|rape|burn|destroy|find and kill) (?:you|him|her|them|your)\b/],
   ['threat', 0.9, /\byou(?:'re| are| will| ?'ll)? (?:going to|gonna|deserve to|should|must|will|better)? ?(?:die|be killed|burn in hell|get hurt|rot in hell)\b/],
-  ['self_harm', 0.95, /\b(?:go )?(?:kill|hang|shoot|off) (?:yourself|urself)\b|\bkys\b|\bdo the world a favou?r and (?:die|jump)\b|\byou should (?:kill|end) (?:yourself|your life)\b/],
+  ['self_harm', 0.95, /\b(?:go )?(?:kill|hang|shoot|off) (?:yourself|urself)\b|\bkys\b|\bdo the world a favou?r and (?:die|jump)\b|\bgo (?:and )?die\b|\byou should (?:kill|end) (?:yourself|your life)\b/],
   ['hate', 0.93, new RegExp(`\\b(?:all |those |these |the )?${group} (?:should|must|need to|deserve to|have to|ought to) (?:all )?(?:die|be killed|be shot|be exterminated|be deported|be gassed|burn|go back|disappear)\\b`)],
   ['hate', 0.9, new RegExp(`\\b${group} are (?:all )?(?:\\w{1,12} )?(?:vermin|animals|subhuman|parasites|rats|cockroaches|scum|filth|inferior|a disease|a plague|criminals|rapists|monkeys)\\b`)],
   ['hate', 0.85, new RegExp(`\\b(?:i|we) (?:fucking )?(?:hate|despise|loathe) (?:all )?(?:the )?${group}\\b`)],

@@ -162,27 +162,22 @@ export class BodyTransformer {
   }
 
   #transform(last: boolean): Buffer {
-    const bytes = Buffer.concat(this.#waiting);
-    let keepFrom = bytes.length;
+    const all = Buffer.concat(this.#waiting);
+    const bytes = last ? all : all.subarray(0, wholeCharacters(all));
     let text = bytes.toString('utf8');
     // What is no UTF-8 would be changed by being read as such.
-    const latin = Buffer.byteLength(text) !== bytes.length || text.includes('\ufffd');
-    if (!last) {
-      keepFrom = bytes.length - this.#overlap;
-      while (keepFrom > 0 && keepFrom < bytes.length && (bytes[keepFrom]! & 0xc0) === 0x80) keepFrom--;
-    }
-    if (latin) text = bytes.toString('latin1');
-    const encoding = latin ? 'latin1' : 'utf8';
+    const encoding = Buffer.byteLength(text) !== bytes.length || text.includes('\ufffd') ? 'latin1' : 'utf8';
+    if (encoding === 'latin1') text = bytes.toString('latin1');
     let out: string;
     if (last) {
       out = this.#rules.reduce((text, rule) => this.#replaced(text, rule).out, text);
       this.#waiting = [];
       this.#size = 0;
     } else {
-      const border = bytes.toString(encoding, 0, keepFrom).length;
+      const border = bytes.toString(encoding, 0, wholeCharacters(bytes.subarray(0, bytes.length - this.#overlap))).length;
       const { out: done, rest } = this.#replaced(text, this.#rules[0]!, border);
       out = done;
-      const left = Buffer.from(text.slice(rest), encoding);
+      const left = Buffer.concat([Buffer.from(text.slice(rest), encoding), all.subarray(bytes.length)]);
       this.#waiting = [left];
       this.#size = left.length;
     }
@@ -227,6 +222,15 @@ export class BodyTransformer {
     const most = Math.max(this.#limits.freeGrowth, this.#in * this.#limits.growth);
     if (size > most) throw new TransformationRefused('transformation_too_large', `a transformation makes ${this.#in} bytes grow beyond ${most}; make its replacement shorter or its pattern rarer`);
   }
+}
+
+/** Bytes without a character at the end that is cut in two. */
+function wholeCharacters(bytes: Buffer): number {
+  let start = bytes.length - 1;
+  while (start >= 0 && start > bytes.length - 4 && (bytes[start]! & 0xc0) === 0x80) start--;
+  const first = bytes[start] ?? 0;
+  const length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc0 ? 2 : 1;
+  return start + length > bytes.length ? start : bytes.length;
 }
 
 /** Whether a body is text by its type: what is not stays untouched. A body without a type is text when its beginning is. */

@@ -1,5 +1,7 @@
 import { findPii, type PiiOptions } from '../../scanners/pii/find.ts';
 import { type PiiType, piiTypes } from '../../scanners/pii/types.ts';
+import type { Scorer } from '../../scanners/scorer.ts';
+import type { Half } from './corpus.ts';
 import type { Labelled } from './labelled.ts';
 
 export interface Quality {
@@ -42,4 +44,16 @@ export function quality(lines: readonly Labelled[], options: PiiOptions): Qualit
 function matches(hit: { start: number; end: number; type: PiiType }, label: { start: number; end: number }): boolean {
   if (!loose.has(hit.type)) return hit.start === label.start && hit.end === label.end;
   return Math.min(hit.end, label.end) - Math.max(hit.start, label.start) >= (Math.max(hit.end, label.end) - Math.min(hit.start, label.start)) / 2;
+}
+
+/** Precision and recall of a judge at a threshold, over one half of labelled texts. */
+export function accuracy(samples: readonly (readonly [bad: boolean, text: string])[], scorer: Scorer, threshold: number, half: Half): { precision: number; recall: number; mistakes: readonly string[] } {
+  const mine = samples.filter((_, i) => i % 2 === (half === 'tuning' ? 0 : 1));
+  const judged = mine.map(([bad, text]) => ({ bad, text, found: scorer.score(text).score >= threshold }));
+  const right = judged.filter(({ bad, found }) => bad && found).length;
+  return {
+    precision: right / Math.max(1, judged.filter(({ found }) => found).length),
+    recall: right / judged.filter(({ bad }) => bad).length,
+    mistakes: judged.filter(({ bad, found }) => bad !== found).map(({ bad, text }) => `${bad ? '-' : '+'} ${text}`),
+  };
 }
