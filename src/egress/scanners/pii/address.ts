@@ -1,4 +1,4 @@
-import { isDigit, isLetter, isWord } from './characters.ts';
+import { isDigit, isLetter, isWord, textBefore } from './characters.ts';
 import type { DigitRuns } from './digits.ts';
 import type { Hit } from './types.ts';
 
@@ -24,6 +24,9 @@ const germanEnds: ReadonlySet<string> = new Set(['ße', 'se', 'r.', 'eg', 'tz', 
 const germanPlace = /(?:Am|An der|Auf dem|Auf der|Im|In der|In den|Zum|Zur|Unter den|Vor dem)[ ]\p{Lu}[\p{L}-]{1,24}[ ]$/u;
 const germanTown = /^[ ]?[a-h]?(?:,[ ]?|\n)(?:D-)?\d{5}[ ]\p{Lu}/u;
 const germanRest = /^(?:[ ]?[a-h]\b)?(?:[-/]\d{1,4}[a-h]?)?(?:(?:,[ ]?|\n|[ ])(?:D-)?\d{4,5}[ ]\p{Lu}[\p{L}-]{1,24}(?:(?:[ ]|[ ]am[ ])\p{Lu}[\p{L}-]{1,24}){0,2})?/u;
+/** Words before a number that counts something, and before a year. */
+const counted = /(?:^|[^\p{L}])(?:chapter|chap\.|page|pages|section|line|error|route|windows|top|version|step|figure|fig\.|table|level|season|episode|volume|vol\.|part|room|the|first|last|over|about|only|all|these|those|another|exit|gate|act|scene|book|lesson|day|week|bus|tram|flight|highway|interstate)[ ]$/u;
+const dated = /(?:^|[^\p{L}])(?:in|since|until|by|of|during|before|after|around|circa|early|late|year|jan\w{0,6}|feb\w{0,6}|mar\w{0,3}|apr\w{0,3}|may|june?|july?|aug\w{0,4}|sep\w{0,7}|oct\w{0,5}|nov\w{0,6}|dec\w{0,6})[ ]$/u;
 const longest = 240;
 
 /**
@@ -46,6 +49,8 @@ export function findAddresses(runs: DigitRuns, found: (hit: Hit) => void): void 
 function numberFirst(text: string, start: number, end: number): { start: number; end: number } | null {
   const before = text.charCodeAt(start - 1);
   if (isWord(before) || before === 0x5f || before === 0x2f || before === 0x24 || ((before === 0x2e || before === 0x2c || before === 0x3a || before === 0x2d) && isDigit(text.charCodeAt(start - 2)))) return null;
+  const lead = textBefore(text, start, 24);
+  if (counted.test(lead) || (/^(?:19|20)\d\d$/.test(text.slice(start, end)) && dated.test(lead))) return null;
   let after = end;
   if (/^[A-Z]?(?:-\d{1,4})?[ ]/.test(text.slice(after, after + 7))) while (text[after] !== ' ') after++;
   const rest = text.slice(after, after + longest);
