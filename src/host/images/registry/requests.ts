@@ -71,7 +71,7 @@ export class Requests {
       discard(body);
       const { location } = received;
       if (count === mostRedirects) throw new BuildFailure('image_pull_failed', `${from} redirects more than ${mostRedirects} times`);
-      if (typeof location !== 'string' || !URL.canParse(location, current)) throw new BuildFailure('image_pull_failed', `${from} redirects to nowhere`);
+      if (typeof location !== 'string' || !URL.canParse(location, current.href)) throw new BuildFailure('image_pull_failed', `${from} redirects to nowhere`);
       current = new URL(location, current);
       if (endpoint.secure && current.protocol !== 'https:') throw new BuildFailure('image_pull_failed', `${from} redirects from https to ${current.protocol.slice(0, 20)}//`);
     }
