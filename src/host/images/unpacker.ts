@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { pipeline } from 'node:stream/promises';
+import type { Writable } from 'node:stream';
 import { BuildFailure } from '../../core/templates/build-host.ts';
 import { isObject } from './manifest.ts';
 
@@ -52,29 +52,41 @@ export async function applyLayer(program: string, dir: string, tar: AsyncIterabl
   const closed = once(child, 'close') as Promise<[number | null, NodeJS.Signals | null]>;
   const kill = (): void => void child.kill('SIGKILL');
   signal.addEventListener('abort', kill, { once: true });
-  let fault: { readonly reason: unknown } | null = null;
-  const source = async function* (): AsyncGenerator<Uint8Array> {
-    try {
-      yield* tar;
-    } catch (reason) {
-      fault = { reason };
-      kill(); // a tar that is cut off could pass for a whole one
-      throw reason;
-    }
-  };
   try {
-    child.stdin.on('error', () => {}); // the answer tells
-    await Promise.all([pipeline(source, child.stdin).catch(() => child.stdin.destroy()), closed]);
+    await feed(child.stdin, tar, closed);
+  } catch (reason) {
+    kill(); // a tar that is cut off could pass for a whole one
+    await closed;
+    signal.throwIfAborted();
+    throw reason;
   } finally {
     signal.removeEventListener('abort', kill);
-    kill();
   }
   signal.throwIfAborted();
-  // TypeScript does not see the assignment in the generator.
-  const stopped = fault as { readonly reason: unknown } | null;
-  if (stopped !== null) throw stopped.reason;
   const [code, killer] = await closed;
   return readAnswer(said, code, killer, layer);
+}
+
+/** Hands over the whole tar, or as much as the process takes before it ends. Throws what the tar throws. */
+async function feed(stdin: Writable, tar: AsyncIterable<Uint8Array>, closed: Promise<unknown>): Promise<void> {
+  stdin.on('error', () => {}); // the process tells why it read no further
+  const over = closed.then(() => null);
+  const iterator = tar[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const coming = iterator.next();
+      coming.catch(() => {}); // when the process ends first
+      const next = await Promise.race([coming, over]);
+      if (next === null) return;
+      if (next.done === true) break;
+      if (!stdin.write(next.value)) await Promise.race([once(stdin, 'drain').catch(() => over), over]);
+    }
+    stdin.end();
+    await over;
+  } finally {
+    // Not waited for: a tar that stands still hears it when whatever it reads is closed.
+    iterator.return?.().catch(() => {});
+  }
 }
 
 function readAnswer({ stdout, stderr }: { readonly stdout: string; readonly stderr: string }, code: number | null, killer: NodeJS.Signals | null, layer: string): AppliedLayer {
