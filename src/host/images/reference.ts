@@ -65,7 +65,7 @@ function parseRegistryReference(text: string, wrong: (problem: string) => BuildF
   const named = at < 0 ? text : text.slice(0, at);
   const slash = named.indexOf('/');
   const first = slash < 0 ? '' : named.slice(0, slash);
-  const hasHost = first === 'localhost' || /[.:A-Z[]/.test(first);
+  const hasHost = first === 'localhost' || /[.:[]/.test(first);
   const host = hasHost ? first.toLowerCase() : dockerHub;
   const path = hasHost ? named.slice(slash + 1) : named;
   const colon = path.lastIndexOf(':');

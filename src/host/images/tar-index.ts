@@ -12,6 +12,7 @@ const blockBytes = 512;
 const mostEntries = 10_000;
 const mostExtensionBytes = 64 * 1024;
 const mostLinks = 8;
+const noTar = 'is no tar: decompress it if it is compressed';
 
 /**
  * What a tar of an image has, by name, without reading the files: images in archives are read by offset. Links among them are followed,
@@ -24,6 +25,7 @@ export async function readTarIndex(file: FileHandle, path: string, signal: Abort
   const links = new Map<string, string>();
   const fault = (problem: string): BuildFailure => new BuildFailure('image_pull_failed', `${path} ${problem}`);
   const { size: length } = await file.stat();
+  if (length < blockBytes) throw fault(noTar);
   const header = Buffer.alloc(blockBytes);
   let next: Extension = {};
   for (let at = 0, count = 0; at + blockBytes <= length; count++) {
@@ -31,7 +33,7 @@ export async function readTarIndex(file: FileHandle, path: string, signal: Abort
     if (count > mostEntries) throw fault(`has more than ${mostEntries} files, which no image has`);
     await file.read(header, 0, blockBytes, at);
     if (header.every((byte) => byte === 0)) break;
-    if (!isHeader(header)) throw fault('is no tar: decompress it if it is compressed');
+    if (!isHeader(header)) throw fault(noTar);
     const offset = at + blockBytes;
     const type = String.fromCharCode(header[156] || 48);
     const size = next.size ?? number(header, 124, 12);
