@@ -8,7 +8,7 @@ export interface Config {
   readonly listen: ListenAddress;
   /** State of this instance: database, keys, sandboxes' disks. Two servers never share one. */
   readonly dataDir: string;
-  /** What set-up has built: `runsc/`, `agent/`, `templates/`. May be shared between instances. */
+  /** What set-up has built: `runsc/`, `agent/`, `unpacker/`, `templates/`. May be shared between instances. */
   readonly artefactsDir: string;
   readonly domain: string;
   /** The API key given by the operator; null means: the one generated in the data directory. */
@@ -98,7 +98,7 @@ export interface SettingDescription {
 export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_LISTEN', default: '127.0.0.1:7070', meaning: 'Address and port the server listens on, host:port or [IPv6]:port. Port 0 lets the system choose.' },
   { name: 'PADDOCK_DATA_DIR', default: '/var/lib/paddock', meaning: 'Directory of the state: database, keys, sandboxes. One server at a time.' },
-  { name: 'PADDOCK_ARTEFACTS_DIR', default: 'the data directory', meaning: 'Directory of what set-up builds: runsc/, agent/, templates/. Several servers may share one.' },
+  { name: 'PADDOCK_ARTEFACTS_DIR', default: 'the data directory', meaning: 'Directory of what set-up builds: runsc/, agent/, unpacker/, templates/. Several servers may share one.' },
   { name: 'PADDOCK_DOMAIN', default: 'sandbox.localhost', meaning: 'Domain of sandboxes: their ports are at <port>-<id>.<domain>. Its names must lead here; those of sandbox.localhost do on this machine.' },
   { name: 'PADDOCK_API_KEY', default: '', meaning: 'The API key that clients use. Without it one is generated once and kept in <data>/api-key.' },
   { name: 'PADDOCK_RUNSC', default: '', meaning: 'Path of another runsc for new sandboxes; running ones keep the build they were started with.' },

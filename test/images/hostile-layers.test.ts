@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { chmodSync, existsSync, linkSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -215,6 +216,14 @@ describe('the unpacker', () => {
     abort.abort(new Error('given up'));
     await assert.rejects(work, /given up/);
     assert.deepEqual(unpackersOf(bench.dir), []);
+  });
+
+  test('does not outlive the server, also when that is killed', async () => {
+    using bench = new ImageBench();
+    const server = spawn(process.execPath, [join(import.meta.dirname, 'doomed.ts'), bench.emptyDirectory()], { stdio: 'ignore' });
+    await eventually(() => unpackersOf(bench.dir).some((each) => commandOf(each).startsWith('unpacker-confined')));
+    server.kill('SIGKILL');
+    await eventually(() => unpackersOf(bench.dir).length === 0);
   });
 
   test('that is killed midway fails the pull, inner and outer process alike', async () => {
