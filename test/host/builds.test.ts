@@ -3,6 +3,7 @@ import { existsSync, lstatSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { PaddockError } from '../../src/core/errors.ts';
+import type { LayerRef } from '../../src/core/templates/build-host.ts';
 import { mountsBelow } from '../harness/machine.ts';
 import { eventually } from '../harness/wait.ts';
 import { BuildLaboratory, isWhiteout, listing } from './build-laboratory.ts';
@@ -68,7 +69,7 @@ test('deletions reach through layers, and opaque directories hide what was below
 
 test('sandboxes over the same layers change neither the layers nor each other', async () => {
   const { onBase } = laboratory;
-  const layers = [];
+  const layers: LayerRef[] = [];
   for (const name of ['one', 'two', 'three']) layers.push(await laboratory.layer(laboratory.over(onBase, ...layers), `mkdir -p /data; echo ${name} > /data/${name}; echo ${name} > /data/last`));
   const root = laboratory.over(onBase, ...layers);
   const before = layers.map((layer) => listing(laboratory.tree(layer)));
@@ -233,7 +234,7 @@ test('a sandbox over layers is found again by the next server', async () => {
 });
 
 test('a hundred layers', async () => {
-  const layers = [];
+  const layers: LayerRef[] = [];
   for (let number = 1; number <= 100; number++) {
     laboratory.images.add(`n${number}`, `a${number}`, async (tree) => {
       const { mkdir, writeFile } = await import('node:fs/promises');

@@ -32,6 +32,8 @@ const sudoPath = 'usr/bin/sudo';
 const agentPath = '/.paddock/agent';
 
 const pieceBytes = 1024 * 1024;
+/** The kernel's clock for files stands still between two ticks: a file may seem older than it is. */
+const tickMs = 20;
 
 /**
  * Makes a tree fit to be a layer, in place, and says which one it is. Removed are devices, sockets, attributes that are not the files' own
@@ -39,7 +41,7 @@ const pieceBytes = 1024 * 1024;
  *
  * Nobody else may write to the tree meanwhile. Links are never followed, so it does not matter what they are called or where they lead.
  *
- * @param since Milliseconds since the epoch. Times of change after that say only when a step ran, so they are not part of the identity.
+ * @param since Milliseconds since the epoch. Times of change from then on say only when the tree was made, so they are not part of its identity.
  */
 export function fitLayer(root: string, kind: LayerKind, since: number): LayerFacts {
   return new Fitting(Buffer.from(root), kind, since).run();
@@ -59,7 +61,7 @@ class Fitting {
   constructor(root: Buffer, kind: LayerKind, since: number) {
     this.#root = root;
     this.#kind = kind;
-    this.#since = BigInt(Math.floor(since)) * 1_000_000n;
+    this.#since = BigInt(Math.floor(since - tickMs)) * 1_000_000n;
   }
 
   run(): LayerFacts {
@@ -135,7 +137,7 @@ class Fitting {
   #note(type: string, path: Buffer, stat: BigIntStats): void {
     this.#field(type);
     this.#field(path);
-    const time = this.#kind === 'image' || stat.mtimeNs < this.#since ? String(stat.mtimeNs) : '';
+    const time = stat.mtimeNs < this.#since ? String(stat.mtimeNs) : '';
     this.#field(`${(stat.mode & 0o7777n).toString(8)} ${stat.uid} ${stat.gid} ${time}`);
     const at = this.#at(path);
     const kept: string[] = [];
