@@ -23,10 +23,17 @@ const opaque = 'trusted.overlay.opaque';
 export class UnfitTree extends Error {}
 
 /**
+ * gVisor mounts a RAM file system over an empty /tmp, and starts no guest whose /tmp is a link. So a step can write there, and delete what it or
+ * another step has written, but the directory itself and this one in it stay.
+ */
+const tmp = 'tmp';
+export const keptOpen = 'tmp/.X11-unix';
+
+/**
  * What the agent and the runtime put into each guest by themselves. It is of that guest only, and the next one gets its own.
  * What is below one of these is left out with it.
  */
-const ownPaths = new Set(['.paddock', 'proc', 'sys', 'dev', 'run/paddock', 'etc/hostname', 'etc/hosts', 'etc/machine-id', 'etc/resolv.conf', 'var/lib/dbus/machine-id']);
+const ownPaths = new Set(['.paddock', 'proc', 'sys', 'dev', 'run/paddock', 'etc/hostname', 'etc/hosts', 'etc/machine-id', 'etc/resolv.conf', 'var/lib/dbus/machine-id', keptOpen]);
 /** The agent takes the place of the real one in every guest. */
 const sudoPath = 'usr/bin/sudo';
 const agentPath = '/.paddock/agent';
@@ -126,7 +133,7 @@ class Fitting {
   #isOwn(path: Buffer, at: Buffer, stat: BigIntStats): boolean {
     if (this.#kind === 'image') return false;
     const text = path.toString('latin1');
-    return ownPaths.has(text) || (text === sudoPath && stat.isSymbolicLink() && readlinkSync(at, 'latin1') === agentPath);
+    return ownPaths.has(text) || (text === tmp && !stat.isDirectory()) || (text === sudoPath && stat.isSymbolicLink() && readlinkSync(at, 'latin1') === agentPath);
   }
 
   #isKept(stat: BigIntStats): boolean {
@@ -142,7 +149,7 @@ class Fitting {
     const at = this.#at(path);
     const kept: string[] = [];
     for (const name of listXattrs(at)) {
-      if (this.#isKeptAttribute(name, at)) kept.push(name);
+      if (this.#isKeptAttribute(name, at, path)) kept.push(name);
       else removeXattr(at, name);
     }
     for (const name of kept.sort()) {
@@ -152,10 +159,10 @@ class Fitting {
     this.#field('');
   }
 
-  #isKeptAttribute(name: string, at: Buffer): boolean {
+  #isKeptAttribute(name: string, at: Buffer, path: Buffer): boolean {
     if (name === 'security.capability') return true;
     if (name.startsWith('user.')) return !name.startsWith('user.overlay.');
-    return this.#kind === 'step' && name === opaque && getXattr(at, name).toString() === 'y';
+    return this.#kind === 'step' && name === opaque && path.toString('latin1') !== tmp && getXattr(at, name).toString() === 'y';
   }
 
   #content(at: Buffer, expected: BigIntStats): Buffer {
