@@ -46,7 +46,8 @@ test('the kind of a body is told by its type, and by its beginning where that sa
   assert.deepEqual(contentOf('text/html', none), { kind: 'text', syntax: 'plain' });
   assert.deepEqual(contentOf('', Buffer.from(' {"a":1}')), { kind: 'text', syntax: 'json' });
   assert.deepEqual(contentOf('', Buffer.from([1, 0, 2])), { kind: 'binary' });
-  assert.deepEqual(contentOf('image/png', none), { kind: 'binary' });
+  assert.deepEqual(contentOf('image/png', Buffer.from([0x89, 0x50, 0x4e, 0x47, 13, 10])), { kind: 'binary' });
+  assert.deepEqual(contentOf('image/png', Buffer.from('no picture: é').subarray(0, 13)), { kind: 'text', syntax: 'plain' });
   assert.deepEqual(contentOf('multipart/form-data; boundary="a b"', none), { kind: 'multipart', boundary: 'a b' });
   assert.equal(contentOf('multipart/form-data', none).kind, 'unreadable');
   assert.deepEqual(contentOf('text/plain; charset=UTF-16', none), { kind: 'unreadable', why: 'its characters are in utf-16' });

@@ -2,8 +2,8 @@ import { append, codePointAt, type Layer, layerOf } from './layer.ts';
 import { normalised } from './normalise.ts';
 import { unescaped } from './unescape.ts';
 
-/** How a body is written: what its bytes stand for, and where one value ends. */
-export type Syntax = 'plain' | 'json' | 'form';
+/** How bytes are written: what they stand for, and where one value ends. A form is the query of a URL, too. */
+export type Syntax = 'plain' | 'json' | 'form' | 'path';
 
 /**
  * A body as a reader takes it: escapes undone, look-alikes of ASCII folded, invisible characters left out. Each character knows the bytes

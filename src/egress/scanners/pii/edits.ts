@@ -69,7 +69,12 @@ function isNumeral(byte: number): boolean {
 
 function spelled(token: string, raw: Buffer, syntax: Syntax, bare: boolean): string {
   if (bare) return JSON.stringify(token);
-  return syntax === 'form' || raw.includes(0x25) ? encodeURIComponent(token) : token;
+  return inUrl(raw, syntax) ? encodeURIComponent(token) : token;
+}
+
+/** Part of a URL by its syntax, or by how it is written. */
+function inUrl(raw: Buffer, syntax: Syntax): boolean {
+  return syntax === 'form' || syntax === 'path' || raw.includes(0x25);
 }
 
 /** Texts in base64 that hold something. */
@@ -99,7 +104,7 @@ function packed(bytes: Buffer, like: string, raw: Buffer, syntax: Syntax): strin
   let text = bytes.toString(/[-_]/.test(like) ? 'base64url' : 'base64');
   if (/[-_]/.test(like) && like.endsWith('=')) text = text.padEnd(Math.ceil(text.length / 4) * 4, '=');
   if (!like.endsWith('=') && like.length % 4 !== 0) text = text.replace(/=+$/, '');
-  return syntax === 'form' || raw.includes(0x25) ? encodeURIComponent(text) : text;
+  return inUrl(raw, syntax) ? encodeURIComponent(text) : text;
 }
 
 /** Runs of the characters of base64, with what pads them. */

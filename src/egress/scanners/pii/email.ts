@@ -43,10 +43,10 @@ function localStart(text: string, sign: number, from: number): number {
   return start < sign && text.charCodeAt(sign - 1) !== dot && !text.slice(start, sign).includes('..') ? start : -1;
 }
 
-/** Characters of an atom (RFC 5322 section 3.2.3, RFC 6531), but those that rather separate: `/`, `=`, `?`, `{`, `|`, `}`, `` ` ``, `^`, `*`, `'` only within. */
+/** Characters of an atom (RFC 5322 section 3.2.3, RFC 6531), but those that rather separate: `&`, `%`, `/`, `=`, `?`, `{`, `|`, `}`, `` ` ``, `^`, `*`, `'` only within. */
 function isAtom(unit: number): boolean {
   if (isAsciiLetter(unit) || isDigit(unit) || unit === dot || unit === dash || unit === 0x5f || unit === 0x2b) return true;
-  if (unit < 0x80) return unit === 0x21 || unit === 0x23 || unit === 0x24 || unit === 0x25 || unit === 0x26 || unit === 0x27 || unit === 0x7e;
+  if (unit < 0x80) return unit === 0x21 || unit === 0x23 || unit === 0x24 || unit === 0x27 || unit === 0x7e;
   return isBeyondAscii(unit);
 }
 
