@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import type { PartFilter } from '../multipart.ts';
 import { PiiExchange, type PiiPolicy, PiiRefused } from './exchange.ts';
+import { corpus } from '../../testing/guardrails/corpus.ts';
 import { TokenTable } from './tokens.ts';
 import { piiTypes } from './types.ts';
 
@@ -25,6 +26,17 @@ test('a host sees tokens, the sandbox reads originals', () => {
   assert.deepEqual(exchange.findings, [{ type: 'ssn', count: 1 }, { type: 'email', count: 1 }, { type: 'credit_card', count: 1 }, { type: 'phone', count: 1 }]);
   // Compression is undone before a stage sees an answer.
   assert.deepEqual(JSON.parse(through(exchange.responseBody('application/json'), gunzipSync(gzipSync(seen)).toString())), sent);
+});
+
+test('whatever was sent in strings of JSON comes back as it was, when a host sends it back', () => {
+  const sent = corpus('tuning', 100).map(({ text }, i) => (i % 3 === 0 ? text : { [text.slice(0, 12)]: [text, { nested: JSON.stringify({ text }) }], n: i }));
+  for (const json of [JSON.stringify(sent), JSON.stringify(sent, null, 2).replaceAll(/[\u0080-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`)]) {
+    const exchange = new PiiExchange(policy, new TokenTable(), 'h');
+    const seen = through(exchange.requestBody('application/json'), json, 1000);
+    assert.notEqual(seen, json);
+    JSON.parse(seen);
+    assert.deepEqual(JSON.parse(through(exchange.responseBody('application/json'), seen, 100)), sent);
+  }
 });
 
 test('without rehydration tokens stay in the answer', () => {

@@ -8,6 +8,8 @@ export interface JsonString {
 }
 
 const mostDepth = 64;
+/** Longer keys are told apart by their beginning and length: a path is made for every value below them. */
+const longestKey = 100;
 
 /** The string values of a text of JSON, with where they stand. Null when it is not JSON. */
 export function jsonStrings(text: string): JsonString[] | null {
@@ -60,7 +62,7 @@ class Reader {
         this.#space();
         const start = this.#at;
         if (this.#text[this.#at] !== '"' || !this.#string()) return false;
-        key = this.#text.slice(start, this.#at);
+        key = this.#at - start <= longestKey ? this.#text.slice(start, this.#at) : `${this.#text.slice(start, start + longestKey)}…${this.#at - start}`;
         this.#space();
         if (this.#text[this.#at++] !== ':') return false;
       }

@@ -30,6 +30,8 @@ test('in JSON a value is escaped as its place asks for', () => {
     assert.deepEqual(JSON.parse(turned('{"k":"a [REDACTED_API_KEY_1] b","n":"\\u005bREDACTED_EMAIL_1\\u005d"}', 'json', step)), { k: 'a line 1\n"line" \\2 b', n: 'joe@example.com' });
     const nested = JSON.parse(turned(JSON.stringify({ arguments: JSON.stringify({ key: '[REDACTED_API_KEY_1]' }) }), 'json', step)) as { arguments: string };
     assert.deepEqual(JSON.parse(nested.arguments), { key: 'line 1\n"line" \\2' });
+    const quoted = { text: 'he said "[REDACTED_API_KEY_1]" and "[REDACTED_EMAIL_1]"' };
+    assert.deepEqual(JSON.parse(turned(JSON.stringify(quoted), 'json', step)), { text: 'he said "line 1\n"line" \\2" and "joe@example.com"' });
   }
 });
 
@@ -126,6 +128,17 @@ test('a stream of events without a token passes unchanged, byte for byte', () =>
   const stream = 'retry: 3\r\n: comment\r\ndata: {"a":"[", "n":1.0}\r\n\r\ndata: {"a":"x]"}\r\n\r\ndata: {broken\n\ndata: [1]\n\nid: 7';
   const joiner = new TokenJoiner();
   assert.equal(Buffer.concat([joiner.write(Buffer.from(stream)), joiner.end()]).toString(), stream);
+});
+
+test('attack: a long line of a stream, byte by byte, and long keys above many values', () => {
+  const line = `data: {"a":"${'x'.repeat(300_000)}"}\n`;
+  const joiner = new TokenJoiner();
+  let out = '';
+  for (const char of line) out += joiner.write(Buffer.from(char)).toString();
+  assert.equal(out + joiner.end().toString(), line);
+  const keys = `data: ${JSON.stringify({ first: '[RED', ['k'.repeat(100_000)]: Array.from({ length: 10_000 }, () => ({ v: 'x' })) })}\n`;
+  const other = new TokenJoiner();
+  assert.equal(Buffer.concat([other.write(Buffer.from(keys)), other.end()]).toString(), keys);
 });
 
 test('attack: a beginning of a token that never goes on does not hold a stream up', () => {

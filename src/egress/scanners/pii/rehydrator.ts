@@ -130,10 +130,15 @@ function plainToken(spelled: string): string | null {
 
 const [quote, backslash, newline] = [0x22, 0x5c, 0x0a];
 
-/** In how many strings of JSON a place lies: a string in a string has its quotes escaped. Deeper than two counts as two. */
+/**
+ * In how many strings of JSON a place lies: a string of JSON in a string has its quotes escaped, and that string begins as JSON does; in any
+ * other, escaped quotes are quotes in a text. Deeper than two counts as two.
+ */
 class StringTracker {
   #within = false;
   #nested = false;
+  /** Whether the string holds JSON; null before its first character. */
+  #document: boolean | null = null;
   #slashes = 0;
 
   get depth(): number {
@@ -143,6 +148,7 @@ class StringTracker {
   pass(text: string): void {
     for (let at = 0; at < text.length; at++) {
       const unit = text.charCodeAt(at);
+      if (this.#within && this.#document === null) this.#document = unit === 0x7b || unit === 0x5b;
       if (unit === backslash) {
         this.#slashes++;
         continue;
@@ -152,7 +158,8 @@ class StringTracker {
         if (this.#slashes % 2 === 0) {
           this.#within = !this.#within;
           this.#nested = false;
-        } else if (this.#slashes === 1) this.#nested = !this.#nested;
+          this.#document = null;
+        } else if (this.#slashes === 1 && this.#document === true) this.#nested = !this.#nested;
       }
       this.#slashes = 0;
     }

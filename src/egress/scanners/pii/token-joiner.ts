@@ -36,6 +36,11 @@ export class TokenJoiner {
   readonly #begun = new Map<string, Begun>();
 
   write(chunk: Buffer): Buffer {
+    // A long line may come byte by byte: it is searched for its end once.
+    if (this.#rest.length + chunk.length <= longestLine && !chunk.includes(0x0a)) {
+      this.#rest += chunk.toString('latin1');
+      return Buffer.alloc(0);
+    }
     const text = this.#rest + chunk.toString('latin1');
     const out: string[] = [];
     let from = 0;
