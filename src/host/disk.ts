@@ -4,8 +4,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ToolError, runTool } from './tool.ts';
 
 /**
- * The writable space of one guest: an ext4 file system of a fixed size in a sparse file. The guest's overlay lies on
- * it as one unlinked file, so the file system needs neither journal nor many inodes, and a full disk is the guest's alone.
+ * What lies on a disk: the overlay of a guest, which is one unlinked file and needs hardly an inode, or a tree of files that the guest writes.
+ */
+export type DiskUse = 'overlay' | 'tree';
+
+/**
+ * The writable space of one guest: an ext4 file system of a fixed size in a sparse file. It does not outlive a crash of the machine, so it
+ * needs no journal, and a full disk is the guest's alone.
  */
 export interface Disk {
   /** Directory it is mounted at. */
@@ -13,7 +18,7 @@ export interface Disk {
   readonly sizeMb: number;
 }
 
-export async function makeDisk(image: string, mount: string, sizeMb: number): Promise<Disk> {
+export async function makeDisk(image: string, mount: string, sizeMb: number, use: DiskUse = 'overlay'): Promise<Disk> {
   await removeDisk(image, mount);
   await mkdir(mount, { recursive: true, mode: 0o700 });
   const file = await open(image, 'wx', 0o600);
@@ -22,7 +27,7 @@ export async function makeDisk(image: string, mount: string, sizeMb: number): Pr
   } finally {
     await file.close();
   }
-  await runTool('mkfs.ext4', ['-q', '-F', '-m', '0', '-N', '64', '-O', '^has_journal,^resize_inode', '-E', 'nodiscard,lazy_itable_init=1,root_owner=0:0', image]);
+  await runTool('mkfs.ext4', ['-q', '-F', '-m', '0', ...(use === 'overlay' ? ['-N', '64'] : ['-i', '8192']), '-O', '^has_journal,^resize_inode', '-E', 'nodiscard,lazy_itable_init=1,root_owner=0:0', image]);
   // Not noexec: gVisor maps the overlay's pages as executable when the guest runs a program that it wrote.
   await runTool('mount', ['-o', 'loop,discard,noatime,nosuid,nodev', image, mount]);
   return { mount, sizeMb };
@@ -34,8 +39,13 @@ export async function removeDisk(image: string, mount: string): Promise<void> {
   await rm(image, { force: true });
 }
 
+/** Unmounts everything below a directory, what was mounted last first. */
+export async function unmountBelow(dir: string): Promise<void> {
+  for (const point of [...mountPoints()].reverse()) if (point.startsWith(`${dir}/`)) await unmount(point);
+}
+
 /** A guest that was just killed may hold its disk for a moment longer, until its last thread is gone. */
-async function unmount(mount: string): Promise<void> {
+export async function unmount(mount: string): Promise<void> {
   for (let attempt = 0; ; attempt++) {
     try {
       await runTool('umount', [mount]);

@@ -83,7 +83,8 @@ export class Restoring {
   }
 
   async #load(spec: RestoreSpec, saved: { dir: string; template: InstalledTemplate; build: string; agent: string }, signal: AbortSignal): Promise<RestoredGuest> {
-    const { runtime, slots, egress } = this.#parts;
+    const { runtime, slots, egress, templates } = this.#parts;
+    await templates.prepare(saved.template);
     const slot = await slots.claim(spec.limits.diskMb, signal);
     spec.lap?.('slot');
     let handle;

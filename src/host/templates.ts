@@ -13,6 +13,8 @@ export interface InstalledTemplates extends TemplateCatalog {
   find(name: string): InstalledTemplate | undefined;
   /** Also one that is no longer served: guests and checkpoints that were made of it need it. */
   byDigest(digest: string): InstalledTemplate | undefined;
+  /** Sees to it that its root file system is where it says, before a guest is made of it. */
+  prepare(template: InstalledTemplate): Promise<void>;
 }
 
 /** Milliseconds between two looks at the directory while something in it is still being built. */
@@ -40,6 +42,7 @@ export function loadTemplates(artefactsDir: string): InstalledTemplates {
       current();
       return pending;
     },
+    prepare: async () => {},
     byDigest: (digest: string) => [...current().values()].find((template) => template.digest === digest) ?? findOlder(dir, digest),
   });
 }
