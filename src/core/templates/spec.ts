@@ -122,7 +122,7 @@ export function canonicalJson(value: unknown): string {
 function assertFrom(field: string, from: string): void {
   if (from === '') throw invalid(field, 'must name a template or an image');
   if (from.length > longestFrom) throw invalid(field, `has ${from.length} characters; the limit is ${longestFrom}`);
-  if (/[\s\0-\x1f\x7f]/.test(from)) throw invalid(field, 'must not have spaces or control characters');
+  if (/[\s\p{Cc}]/u.test(from)) throw invalid(field, 'must not have spaces or control characters');
 }
 
 function assertSize(field: string, value: number, least: number, most: number): void {

@@ -89,7 +89,8 @@ export class TemplateSweep {
     for (const digest of await buildHost.installedTemplates()) {
       using taken = shelf.holds.take(`digest:${digest}`);
       if (taken === null || (await store.templates.artefacts()).some((artefact) => artefact.digest === digest) || (await store.templates.neededDigests()).has(digest)) continue;
-      await buildHost.uninstallTemplate(digest);
+      // One that is needed after all, as when a checkpoint of before is on its way out, is for the next sweep.
+      await buildHost.uninstallTemplate(digest).catch((error: unknown) => this.#deps.report(PaddockError.from(error)));
     }
   }
 
