@@ -10,7 +10,7 @@ import type { Limits } from '../template.ts';
 import type { Tokens } from '../tokens.ts';
 import type { BuildLog, BuildLogs } from './build-log.ts';
 import { BuildFailure, type BuildHost, type RootLayers } from './build-host.ts';
-import { failingAs, failureOf } from './failures.ts';
+import { failingAs, failureOf, readyLine } from './failures.ts';
 import { planOf, type Surroundings } from './plan.ts';
 import type { TemplateSettings } from './settings.ts';
 import { templateOf, type TemplateShelf } from './shelf.ts';
@@ -155,7 +155,7 @@ export class Builds {
       } finally {
         this.#pass();
       }
-      log.say('template ready');
+      log.say(readyLine);
       events.ofTeam(build.teamId, 'template_built', { template: template.name, buildId: build.id, durationMs: clock.now() - begun });
     } catch (thrown) {
       const { code, message } = failureOf(thrown, 'build_failed', signal);
