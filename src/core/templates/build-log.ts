@@ -2,7 +2,7 @@ import { StringDecoder } from 'node:string_decoder';
 import type { Clock } from '../clock.ts';
 import { mostLogLines, type BuildId, type BuildLogStore, type LogLine, type LogStream } from './template.ts';
 
-const flushAfterMs = 200;
+const flushAfterMs = 100;
 const longestLine = 4096;
 /** Characters of all lines kept in memory. */
 const mostCharacters = 4 * 1024 * 1024;

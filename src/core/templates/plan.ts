@@ -35,6 +35,9 @@ export interface Plan {
   readonly steps: number;
 }
 
+/** What every process in a sandbox has, and `PATH=/opt/bin:$PATH` goes on from. */
+const usual: Readonly<Record<string, string | undefined>> = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' };
+
 /** What is to be done for a spec over a root with these surroundings. Throws `BuildFailure` `invalid_spec` for what only shows once variables are known. */
 export function planOf(spec: TemplateSpec, base: Surroundings): Plan {
   const env: Record<string, string> = { ...base.env };
@@ -45,7 +48,7 @@ export function planOf(spec: TemplateSpec, base: Surroundings): Plan {
   const stages: Stage[] = [];
   let pending: Action[] = [];
   let seen = env;
-  const lookup = (name: string): string | undefined => (Object.hasOwn(seen, name) ? seen[name] : Object.hasOwn(args, name) ? args[name] : undefined);
+  const lookup = (name: string): string | undefined => (Object.hasOwn(seen, name) ? seen[name] : Object.hasOwn(args, name) ? args[name] : usual[name]);
   const value = (step: { readonly word?: true }, text: string): string => (step.word === true ? resolveWord(text, lookup) : text);
   const close = (): void => {
     if (pending.length === 0) return;

@@ -5,7 +5,7 @@ import { text as readText } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import { pino } from 'pino';
 import { WebSocket, WebSocketServer } from 'ws';
-import { base, Server as Core, until } from '../../core/testing/server.ts';
+import { Server as Core, until } from '../../core/testing/server.ts';
 import type { ConnectionEvent } from '../../core/network/egress.ts';
 import { Tokens } from '../../core/tokens.ts';
 import { buildServer, type Server } from '../../server.ts';

@@ -44,7 +44,7 @@ export function readTemplateCreate(received: unknown): CreateTemplate {
   const { from, steps, start_cmd: startCommand, ready_cmd: readyCommand } = spec;
   if (from == null || from === '') throw badRequest('build_spec.from', 'is required: an image or a template');
   const unusable = /alpine|distroless/i.exec(from)?.[0];
-  if (unusable !== undefined) throw badRequest('build_spec.from', `must not be an ${unusable.toLowerCase()} image: templates need glibc and a shell`);
+  if (unusable !== undefined) throw badRequest('build_spec.from', `must not be an image of ${unusable.toLowerCase()}: templates need glibc and a shell`);
   return {
     name,
     fields: { ...plainFields, from: 'build_spec.from', startCommand: 'build_spec.start_cmd', readyCommand: 'build_spec.ready_cmd', step: (index) => `build_spec.steps[${index}]` },
