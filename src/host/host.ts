@@ -43,6 +43,8 @@ export interface HostOptions {
   readonly egress: EgressOptions;
   /** Where images for templates come from; without it none can be imported. */
   readonly images?: ImageSource | undefined;
+  /** Builds one of the templates that set-up only offers. */
+  readonly buildTemplate?: ((name: string) => Promise<void>) | undefined;
   readonly log: HostLog;
 }
 
@@ -342,5 +344,5 @@ export class LocalHost implements Host, BuildHost {
 export async function openHost(options: HostOptions): Promise<LocalHost> {
   const instance = await openInstance(options.dataDir, options.subnet);
   const runtime = await GvisorRuntime.open(instance, openArtefacts(options.artefactsDir));
-  return new LocalHost(instance, runtime, loadTemplates(options.artefactsDir), options);
+  return new LocalHost(instance, runtime, loadTemplates(options.artefactsDir, options.buildTemplate), options);
 }

@@ -123,7 +123,7 @@ export class BuildLaboratory extends Laboratory {
 
 /** Everything below a directory, no link followed, with what the kernel says of it. */
 export function listing(tree: string): string[] {
-  return existsSync(tree) ? execFileSync('find', ['.', '-mindepth', '1', '-printf', '%P %y %m %U:%G %n %l\\n'], { cwd: tree, encoding: 'utf8' }).trim().split('\n').sort() : [];
+  return existsSync(tree) ? execFileSync('find', ['.', '-mindepth', '1', '-printf', '%P %y %m %U:%G %n %l\\n'], { cwd: tree, encoding: 'utf8' }).split('\n').map((line) => line.trimEnd()).filter((line) => line !== '').sort() : [];
 }
 
 export function isWhiteout(path: string): boolean {

@@ -1,4 +1,4 @@
-import { chmod, lstat, mkdir, readdir, writeFile } from 'node:fs/promises';
+import { chmod, lstat, mkdir, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PaddockError } from '../../core/errors.ts';
 import { BuildFailure, type ImageRequest, type ImportedImage } from '../../core/templates/build-host.ts';
@@ -6,6 +6,7 @@ import type { FoundImage, ImageSource } from '../images/source.ts';
 import { assertDiskRoom } from '../room.ts';
 import { untilAborted } from '../until-aborted.ts';
 import { removeTree } from './durable.ts';
+import { keptOpen } from './layer-tree.ts';
 import type { KnownImage, Layers } from './layers.ts';
 
 /** How often the room on the disk is looked at while an image is unpacked. */
@@ -95,14 +96,22 @@ async function complete(tree: string): Promise<void> {
   await removeTree(place);
   await mkdir(place, { mode: 0o755 });
   await writeFile(join(place, 'agent'), '', { flag: 'wx', mode: 0o755 });
-  // gVisor mounts a RAM file system over an empty /tmp; this keeps it on the sandbox's disk.
-  const tmp = join(tree, 'tmp');
-  const found = await lstat(tmp).catch(() => null);
-  if (found === null) await mkdir(tmp);
-  else if (!found.isDirectory() || (await readdir(tmp)).length > 0) return;
-  await chmod(tmp, 0o1777);
-  await mkdir(join(tmp, '.X11-unix'));
-  await chmod(join(tmp, '.X11-unix'), 0o1777);
+  // Something is mounted there too, which a link in the place would make impossible.
+  for (const name of ['proc', 'sys', 'dev', 'tmp']) if ((await kindOf(join(tree, name))) === 'other') await unlink(join(tree, name));
+  for (const dir of [join(tree, 'tmp'), join(tree, keptOpen)]) {
+    if ((await kindOf(dir)) === 'other') await unlink(dir);
+    if ((await kindOf(dir)) === 'nothing') await mkdir(dir);
+    await chmod(dir, 0o1777);
+  }
+}
+
+async function kindOf(path: string): Promise<'directory' | 'other' | 'nothing'> {
+  try {
+    return (await lstat(path)).isDirectory() ? 'directory' : 'other';
+  } catch (reason) {
+    if ((reason as NodeJS.ErrnoException).code === 'ENOENT') return 'nothing';
+    throw reason;
+  }
 }
 
 function megabytes(bytes: number): number {

@@ -23,15 +23,24 @@ const opaque = 'trusted.overlay.opaque';
 export class UnfitTree extends Error {}
 
 /**
+ * gVisor mounts a RAM file system over an empty /tmp, and starts no guest whose /tmp is a link. So a step can write there, and delete what it or
+ * another step has written, but the directory itself and this one in it stay.
+ */
+const tmp = 'tmp';
+export const keptOpen = 'tmp/.X11-unix';
+
+/**
  * What the agent and the runtime put into each guest by themselves. It is of that guest only, and the next one gets its own.
  * What is below one of these is left out with it.
  */
-const ownPaths = new Set(['.paddock', 'proc', 'sys', 'dev', 'run/paddock', 'etc/hostname', 'etc/hosts', 'etc/machine-id', 'etc/resolv.conf', 'var/lib/dbus/machine-id']);
+const ownPaths = new Set(['.paddock', 'proc', 'sys', 'dev', 'run/paddock', 'etc/hostname', 'etc/hosts', 'etc/machine-id', 'etc/resolv.conf', 'var/lib/dbus/machine-id', keptOpen]);
 /** The agent takes the place of the real one in every guest. */
 const sudoPath = 'usr/bin/sudo';
 const agentPath = '/.paddock/agent';
 
 const pieceBytes = 1024 * 1024;
+/** The kernel's clock for files stands still between two ticks: a file may seem older than it is. */
+const tickMs = 20;
 
 /**
  * Makes a tree fit to be a layer, in place, and says which one it is. Removed are devices, sockets, attributes that are not the files' own
@@ -39,7 +48,7 @@ const pieceBytes = 1024 * 1024;
  *
  * Nobody else may write to the tree meanwhile. Links are never followed, so it does not matter what they are called or where they lead.
  *
- * @param since Milliseconds since the epoch. Times of change after that say only when a step ran, so they are not part of the identity.
+ * @param since Milliseconds since the epoch. Times of change from then on say only when the tree was made, so they are not part of its identity.
  */
 export function fitLayer(root: string, kind: LayerKind, since: number): LayerFacts {
   return new Fitting(Buffer.from(root), kind, since).run();
@@ -59,7 +68,7 @@ class Fitting {
   constructor(root: Buffer, kind: LayerKind, since: number) {
     this.#root = root;
     this.#kind = kind;
-    this.#since = BigInt(Math.floor(since)) * 1_000_000n;
+    this.#since = BigInt(Math.floor(since - tickMs)) * 1_000_000n;
   }
 
   run(): LayerFacts {
@@ -124,7 +133,7 @@ class Fitting {
   #isOwn(path: Buffer, at: Buffer, stat: BigIntStats): boolean {
     if (this.#kind === 'image') return false;
     const text = path.toString('latin1');
-    return ownPaths.has(text) || (text === sudoPath && stat.isSymbolicLink() && readlinkSync(at, 'latin1') === agentPath);
+    return ownPaths.has(text) || (text === tmp && !stat.isDirectory()) || (text === sudoPath && stat.isSymbolicLink() && readlinkSync(at, 'latin1') === agentPath);
   }
 
   #isKept(stat: BigIntStats): boolean {
@@ -135,12 +144,12 @@ class Fitting {
   #note(type: string, path: Buffer, stat: BigIntStats): void {
     this.#field(type);
     this.#field(path);
-    const time = this.#kind === 'image' || stat.mtimeNs < this.#since ? String(stat.mtimeNs) : '';
+    const time = stat.mtimeNs < this.#since ? String(stat.mtimeNs) : '';
     this.#field(`${(stat.mode & 0o7777n).toString(8)} ${stat.uid} ${stat.gid} ${time}`);
     const at = this.#at(path);
     const kept: string[] = [];
     for (const name of listXattrs(at)) {
-      if (this.#isKeptAttribute(name, at)) kept.push(name);
+      if (this.#isKeptAttribute(name, at, path)) kept.push(name);
       else removeXattr(at, name);
     }
     for (const name of kept.sort()) {
@@ -150,10 +159,10 @@ class Fitting {
     this.#field('');
   }
 
-  #isKeptAttribute(name: string, at: Buffer): boolean {
+  #isKeptAttribute(name: string, at: Buffer, path: Buffer): boolean {
     if (name === 'security.capability') return true;
     if (name.startsWith('user.')) return !name.startsWith('user.overlay.');
-    return this.#kind === 'step' && name === opaque && getXattr(at, name).toString() === 'y';
+    return this.#kind === 'step' && name === opaque && path.toString('latin1') !== tmp && getXattr(at, name).toString() === 'y';
   }
 
   #content(at: Buffer, expected: BigIntStats): Buffer {

@@ -90,10 +90,11 @@ export class Layers {
   /** Makes a layer of a tree that `fill` puts into an empty directory. */
   async keepImage(fill: (tree: string) => Promise<void>, signal: AbortSignal): Promise<LayerRef> {
     await assertDiskRoom(this.#dir, 0, 'The image');
+    const since = Date.now();
     await using work = await this.#begin();
     await mkdir(work.tree, { mode: 0o755 });
     await fill(work.tree);
-    return await this.#finish(work, await fitted({ root: work.tree, kind: 'image', since: 0 }, signal), signal);
+    return await this.#finish(work, await fitted({ root: work.tree, kind: 'image', since }, signal), signal);
   }
 
   async #begin(): Promise<{ readonly dir: string; readonly tree: string } & AsyncDisposable> {

@@ -37,7 +37,7 @@ interface Step {
 }
 
 /** For the guest's processes to end, and for what its kernel holds back to reach its files. */
-const quietWithinMs = 60_000;
+const quietWithinMs = 10_000;
 
 /**
  * Guests that carry out steps of builds. The root of one is an overlay of the host over the layers so far; the upper directory is on the

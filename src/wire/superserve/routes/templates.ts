@@ -24,6 +24,7 @@ export function templateRoutes(app: Scope, { templates, ownTemplates, stopping }
   const system = (): Presented[] => [
     ...templates.list().map((each) => presentTemplate(each, 'ready')),
     ...(templates.pending?.() ?? []).map((name) => presentTemplate({ name }, 'building')),
+    ...(templates.offered?.() ?? []).map((name) => presentTemplate({ name }, 'pending')),
   ];
 
   app.get('/templates', async (request, reply) => {
