@@ -47,6 +47,12 @@ export class TemplateShelf {
     return id === null ? this.#store.findByName(teamId, nameOrId) : this.#store.find(teamId, id);
   }
 
+  /** Whether a built-in template has this name or id, or will have it. */
+  isBuiltIn(name: string): boolean {
+    const { system } = this;
+    return system.find(name) !== undefined || system.list().some(({ id }) => id === name) || (system.pending?.() ?? []).includes(name) || (system.offered?.() ?? []).includes(name);
+  }
+
   /** The artefact a ready template makes sandboxes from, kept until it is disposed; null when it went away just now. */
   async keepArtefact(own: OwnTemplate): Promise<{ readonly artefact: Artefact; readonly hold: Disposable } | null> {
     if (own.artefactId === null) return null;

@@ -1,4 +1,4 @@
-import { PaddockError } from '../errors.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { TeamId } from '../ids.ts';
 import type { Template } from '../template.ts';
 import type { BuildLog } from './build-log.ts';
@@ -9,6 +9,8 @@ import { registryOf, type TemplateSettings } from './settings.ts';
 import { notReady, type TemplateShelf } from './shelf.ts';
 import { canonicalJson } from './spec.ts';
 import type { TemplateId } from './template.ts';
+
+const awaitEveryMs = 500;
 
 /** What a build begins with. Until it is disposed nothing of it goes away. */
 export interface Source extends Disposable {
@@ -34,9 +36,6 @@ export class Sources {
   async assertUsable(teamId: TeamId, from: string, self: TemplateId | null): Promise<void> {
     const own = await this.#shelf.findOwn(teamId, from);
     if (own !== null && own.id !== self && own.status !== 'ready') throw notReady(own);
-    if (own === null && this.#builtIn(from) === undefined && this.#shelf.system.pending?.().includes(from) === true) {
-      throw new PaddockError('template_not_ready', `the template ${from} is building, after the first start of the server; try again in a minute`, { field: 'from', retryAfterSeconds: 10 });
-    }
   }
 
   /** @param self the template that is built: it does not begin with itself. */
@@ -51,10 +50,10 @@ export class Sources {
       log.say(`from the template ${own.name}`);
       return { root, surroundings: { env, user, sudo, workdir }, preparation: [], [Symbol.dispose]: () => kept.hold[Symbol.dispose]() };
     }
-    const builtIn = this.#builtIn(from);
+    const builtIn = await this.#builtIn(from, log, signal);
     if (builtIn !== undefined) return ofBuiltIn(builtIn, log);
     const alias = Object.hasOwn(this.#settings.imageAliases, from) ? this.#settings.imageAliases[from] : undefined;
-    const meant = alias === undefined ? undefined : this.#builtIn(alias);
+    const meant = alias === undefined ? undefined : await this.#builtIn(alias, log, signal);
     if (meant !== undefined) {
       log.say(`${from} stands for the template ${meant.name} on this server`);
       return ofBuiltIn(meant, log);
@@ -62,8 +61,16 @@ export class Sources {
     return this.#image(alias ?? from, alias !== undefined, log, signal);
   }
 
-  #builtIn(name: string): Template | undefined {
-    return this.#shelf.system.find(name) ?? this.#shelf.system.list().find(({ id }) => id === name);
+  /** One that is built when it is asked for first is asked for, and waited for. */
+  async #builtIn(name: string, log: BuildLog, signal: AbortSignal): Promise<Template | undefined> {
+    const { system } = this.#shelf;
+    for (let told = false; ; told = true) {
+      const found = system.find(name) ?? system.list().find(({ id }) => id === name);
+      if (found !== undefined || !this.#shelf.isBuiltIn(name)) return found;
+      if (system.offered?.().includes(name) === true) await failingAs('template_gone', signal, async () => system.request?.(name));
+      if (!told) log.say(`waiting for the built-in template ${name}, which is being built`);
+      await sleep(awaitEveryMs, undefined, { signal }).catch(() => signal.throwIfAborted());
+    }
   }
 
   async #image(reference: string, fromOperator: boolean, log: BuildLog, signal: AbortSignal): Promise<Source> {

@@ -79,7 +79,7 @@ export class Templates {
     const { store, shelf, events, settings } = this.#deps;
     assertTemplateName(name, nameField);
     const spec = parseSpec(input, settings, fields);
-    if (shelf.system.find(name) !== undefined || shelf.system.list().some(({ id }) => id === name) || shelf.system.pending?.().includes(name) === true) {
+    if (shelf.isBuiltIn(name)) {
       throw new PaddockError('conflict', `${nameField} ${name} is a built-in template of this server; choose another`, { field: nameField });
     }
     const taken = await store.templates.findByName(principal.teamId, name);
