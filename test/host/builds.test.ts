@@ -96,6 +96,31 @@ test('the same step over the same root gives the same layer, which is kept once 
   assert.notEqual((await laboratory.install(root, { A: 'b' })).digest, one.digest);
 });
 
+test('packages are installed, upgraded and removed over layers', async () => {
+  const { onBase } = laboratory;
+  const pack = (version: string): string => `set -e; mkdir -p /tmp/p/DEBIAN /tmp/p/usr/share/thing /tmp/p/etc/thing
+    printf 'Package: thing\\nVersion: ${version}\\nArchitecture: all\\nMaintainer: x <x@example.com>\\nDescription: x\\n' > /tmp/p/DEBIAN/control
+    echo /etc/thing/conf > /tmp/p/DEBIAN/conffiles; echo ${version} > /tmp/p/etc/thing/conf; echo ${version} > /tmp/p/usr/share/thing/v${version}
+    printf '#!/bin/sh\\nadduser --system --group --quiet thing || true\\nchown thing /usr/share/thing\\n' > /tmp/p/DEBIAN/postinst; chmod 755 /tmp/p/DEBIAN/postinst
+    dpkg-deb --build /tmp/p /tmp/p.deb > /dev/null; dpkg -i /tmp/p.deb > /tmp/said 2>&1 || cat /tmp/said; rm -r /tmp/p /tmp/p.deb`;
+  const first = await laboratory.layer(onBase, pack('1'));
+  const second = await laboratory.layer(laboratory.over(onBase, first), pack('2'));
+  const root = laboratory.over(onBase, first, second);
+  const sandbox = await laboratory.sandbox(root);
+  assert.equal(await laboratory.run(sandbox, `ls /usr/share/thing; cat /etc/thing/conf; stat -c %U /usr/share/thing; dpkg-query -W thing; dpkg --verify thing; dpkg -r thing > /dev/null 2>&1; ls /usr/share/thing 2>&1 | wc -l`), 'v2\n2\nthing\nthing\t2\n1');
+  const third = await laboratory.layer(root, 'dpkg --purge thing > /tmp/said 2>&1 || cat /tmp/said');
+  assert.equal(await laboratory.run(await laboratory.sandbox(laboratory.over(root, third)), 'ls -d /usr/share/thing /etc/thing 2>&1 | grep -c "No such"; dpkg-query -W thing 2>&1 | grep -c "no packages"; apt-get check > /dev/null && echo sound'), '2\n1\nsound');
+});
+
+test('steps beside each other do not disturb each other', async () => {
+  const { onBase } = laboratory;
+  const base = await laboratory.layer(onBase, 'echo base > /srv/base');
+  const layers = await Promise.all([1, 2, 3, 4].map((number) => laboratory.layer(laboratory.over(onBase, base), `echo ${number} > /srv/n${number}; echo ${number} > /srv/base; head -c 20000000 /dev/urandom > /srv/r${number}`)));
+  assert.equal(new Set(layers.map(({ id }) => id)).size, 4);
+  const sandbox = await laboratory.sandbox(laboratory.over(onBase, base, ...layers));
+  assert.equal(await laboratory.run(sandbox, 'cat /srv/n? /srv/base | xargs; ls /srv/r? | wc -l'), '1 2 3 4 4\n4');
+});
+
 test('files that a program holds open or mapped when its step ends are whole', async () => {
   const step = await laboratory.step(laboratory.onBase);
   await laboratory.start(step, `perl -e '$| = 1; open F, ">/srv/open"; syswrite F, "a" x 100000; open G, ">/srv/ready"; sleep 1e6'`);

@@ -1,5 +1,6 @@
 import { chmod, lstat, mkdir, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PaddockError } from '../../core/errors.ts';
 import { BuildFailure, type ImageRequest, type ImportedImage } from '../../core/templates/build-host.ts';
 import type { FoundImage, ImageSource } from '../images/source.ts';
@@ -11,6 +12,8 @@ import type { KnownImage, Layers } from './layers.ts';
 
 /** How often the room on the disk is looked at while an image is unpacked. */
 const roomEveryMs = 1000;
+/** How long one that was called off is waited for. */
+const endsWithinMs = 30_000;
 
 interface Unpacking {
   readonly image: Promise<KnownImage>;
@@ -60,7 +63,7 @@ export class Imports {
         unpacking.stop.abort(signal.aborted ? signal.reason : new PaddockError('conflict', 'nobody waits for the image any more'));
         this.#unpacking.delete(key);
         // What it began is removed before anybody is told that it has ended.
-        await unpacking.image.catch(() => undefined);
+        await Promise.race([unpacking.image.catch(() => undefined), sleep(endsWithinMs, undefined, { ref: false })]);
       }
     }
   }
