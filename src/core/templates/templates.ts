@@ -135,9 +135,14 @@ export class Templates {
     return this.#deps.store.templates.list(principal.teamId);
   }
 
+  /** By name or id. */
+  async find(principal: Principal, nameOrId: string): Promise<OwnTemplate | null> {
+    return this.#deps.shelf.findOwn(principal.teamId, nameOrId);
+  }
+
   /** By name or id. Throws `not_found`. */
   async get(principal: Principal, nameOrId: string): Promise<OwnTemplate> {
-    const found = await this.#deps.shelf.findOwn(principal.teamId, nameOrId);
+    const found = await this.find(principal, nameOrId);
     if (found === null) throw noTemplate(nameOrId);
     return found;
   }

@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import { PaddockError } from '../../core/errors.ts';
-import type { Limits } from '../../core/template.ts';
 import { parseDockerfile } from '../../core/templates/dockerfile.ts';
 import type { SpecFields, SpecInput, Step } from '../../core/templates/spec.ts';
 import type { CreateTemplate } from '../../core/templates/templates.ts';
@@ -15,10 +14,9 @@ const mostPackages = 500;
  * A build of this wire in the words of the core: nested or flat, with a Dockerfile or without.
  *
  * @param body the checked body, without nulls.
- * @param usual sizes of what it begins with, for those that the body leaves open.
  * @throws PaddockError naming the field that cannot be used.
  */
-export function templateInput(body: BuildBodyType, usual: (from: string) => Limits | undefined): CreateTemplate {
+export function templateInput(body: BuildBodyType): CreateTemplate {
   const nested = body.template !== undefined;
   const prefix = nested ? 'template.' : '';
   const template = body.template ?? body;
@@ -27,7 +25,6 @@ export function templateInput(body: BuildBodyType, usual: (from: string) => Limi
   // The oldest clients knew none.
   const name = alias ?? `template-${randomBytes(5).toString('hex')}`;
   const spec = template.dockerfile === undefined ? structured(template, prefix) : ofDockerfile(template, template.dockerfile, prefix);
-  const limits = usual(spec.from);
   return {
     name,
     nameField: 'alias',
@@ -37,13 +34,12 @@ export function templateInput(body: BuildBodyType, usual: (from: string) => Limi
       defaultUser: 'user',
       ...(template.start_cmd === undefined ? {} : { startCommand: template.start_cmd }),
       ...(template.ready_cmd === undefined ? {} : { readyCommand: template.ready_cmd }),
-      ...sized(body, limits),
+      ...sizesOf(body.cpu_count, body.memory_mb, body.disk_mb),
     },
   };
 }
 
-function sized(body: BuildBodyType, limits: Limits | undefined): Pick<SpecInput, 'vcpus' | 'memoryMb' | 'diskMb'> {
-  const [vcpus, memoryMb, diskMb] = [body.cpu_count ?? limits?.vcpus, body.memory_mb ?? limits?.memoryMb, body.disk_mb ?? limits?.diskMb];
+function sizesOf(vcpus?: number, memoryMb?: number, diskMb?: number): Pick<SpecInput, 'vcpus' | 'memoryMb' | 'diskMb'> {
   return { ...(vcpus === undefined ? {} : { vcpus }), ...(memoryMb === undefined ? {} : { memoryMb }), ...(diskMb === undefined ? {} : { diskMb }) };
 }
 

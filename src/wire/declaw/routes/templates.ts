@@ -1,6 +1,7 @@
 import { PaddockError } from '../../../core/errors.ts';
 import type { Principal } from '../../../core/principal.ts';
-import type { Template } from '../../../core/template.ts';
+import type { Limits, Template } from '../../../core/template.ts';
+import { defaultSizes } from '../../../core/templates/spec.ts';
 import { parseBuildId, publicTemplateId, type OwnTemplate, type TemplateBuild } from '../../../core/templates/template.ts';
 import type { RouteDependencies, Scope } from '../dependencies.ts';
 import { withoutNulls } from '../nulls.ts';
@@ -24,8 +25,9 @@ export function templateRoutes(app: Scope, deps: RouteDependencies): void {
       },
     },
     async (request, reply) => {
-      const input = templateInput(request.body, (from) => (templates.find(from) ?? templates.find('base'))?.limits);
-      const { build } = await ownTemplates.create(request.principal, input);
+      const input = templateInput(request.body);
+      const { vcpus, memoryMb, diskMb } = await usualSizes(request.principal, input.spec.from);
+      const { build } = await ownTemplates.create(request.principal, { ...input, spec: { vcpus, memoryMb, diskMb, ...input.spec } });
       return reply.code(201).send(begun(build));
     },
   );
@@ -38,7 +40,7 @@ export function templateRoutes(app: Scope, deps: RouteDependencies): void {
   });
 
   app.post('/templates/:templateId/rebuild', { schema: { params: TemplateParams } }, async (request, reply) => {
-    assertOwn(request.params.templateId);
+    await assertOwn(request.principal, request.params.templateId);
     const { build } = await ownTemplates.rebuild(request.principal, request.params.templateId, { onlyFailed: true });
     return reply.code(201).send(begun(build));
   });
@@ -51,22 +53,29 @@ export function templateRoutes(app: Scope, deps: RouteDependencies): void {
   app.get('/templates/:templateId', { schema: { params: TemplateParams } }, async (request) => find(request.principal, request.params.templateId));
 
   app.delete('/templates/:templateId', { schema: { params: TemplateParams } }, async (request) => {
-    assertOwn(request.params.templateId);
+    await assertOwn(request.principal, request.params.templateId);
     await ownTemplates.delete(request.principal, request.params.templateId);
     return {};
   });
 
   async function find(principal: Principal, asked: string): Promise<object> {
-    const system = builtIn(asked);
-    return system === undefined ? presentOwn(await ownTemplates.get(principal, asked)) : present.template(system);
+    const own = await ownTemplates.find(principal, asked);
+    const system = own === null ? builtIn(asked) : undefined;
+    return system === undefined ? presentOwn(own ?? (await ownTemplates.get(principal, asked))) : present.template(system);
+  }
+
+  /** What it begins with gives the sizes that a build leaves open, and `base` for an image. */
+  async function usualSizes(principal: Principal, from: string): Promise<Pick<Limits, 'vcpus' | 'memoryMb' | 'diskMb'>> {
+    const own = await ownTemplates.find(principal, from);
+    return own?.spec ?? builtIn(from)?.limits ?? templates.find('base')?.limits ?? defaultSizes;
   }
 
   function builtIn(asked: string): Template | undefined {
     return templates.list().find((each) => each.id === asked || each.name === asked);
   }
 
-  function assertOwn(asked: string): void {
-    if (builtIn(asked) !== undefined) throw new PaddockError('permission_denied', `the template ${asked} is built in: it can be neither built nor deleted through the API`);
+  async function assertOwn(principal: Principal, asked: string): Promise<void> {
+    if ((await ownTemplates.find(principal, asked)) === null && builtIn(asked) !== undefined) throw new PaddockError('permission_denied', `the template ${asked} is built in: it can be neither built nor deleted through the API`);
   }
 }
 

@@ -48,30 +48,31 @@ export function templateRoutes(app: Scope, { templates, ownTemplates, stopping }
 
   app.get('/templates/:templateId', { schema: { params: TemplateParams } }, async (request) => {
     const { templateId } = request.params;
-    return findSystem(templateId) ?? presentOwnTemplate(await ownTemplates.get(request.principal, readName(templateId)));
+    const own = await ownTemplates.find(request.principal, readName(templateId));
+    return own === null ? (findSystem(templateId) ?? presentOwnTemplate(await ownTemplates.get(request.principal, templateId))) : presentOwnTemplate(own);
   });
 
   app.delete('/templates/:templateId', { schema: { params: TemplateParams } }, async (request, reply) => {
-    await ownTemplates.delete(request.principal, ownName(request.params.templateId));
+    await ownTemplates.delete(request.principal, await ownName(request.principal, request.params.templateId));
     return reply.code(204).send();
   });
 
   app.get('/templates/:templateId/builds', { schema: { params: TemplateParams } }, async (request) => {
     const { limit } = parsePage(request.query as RawQuery);
-    const builds = await ownTemplates.builds(request.principal, ownName(request.params.templateId), Math.min(limit ?? defaultBuilds, mostBuilds));
+    const builds = await ownTemplates.builds(request.principal, await ownName(request.principal, request.params.templateId), Math.min(limit ?? defaultBuilds, mostBuilds));
     return builds.map(presentBuild);
   });
 
   app.post('/templates/:templateId/builds', { schema: { params: TemplateParams } }, async (request, reply) => {
     if (request.body !== undefined && request.body !== null && Object.keys(request.body as object).length > 0) throw badRequest('the body', 'must be empty: a rebuild has the spec of its template');
-    const { build, begun } = await ownTemplates.rebuild(request.principal, ownName(request.params.templateId));
+    const { build, begun } = await ownTemplates.rebuild(request.principal, await ownName(request.principal, request.params.templateId));
     return reply.code(begun ? 201 : 200).send(presentBuild(build));
   });
 
   app.get('/templates/:templateId/builds/:buildId', { schema: { params: BuildParams } }, async (request) => presentBuild(await buildOf(request.principal, request.params)));
 
   app.delete('/templates/:templateId/builds/:buildId', { schema: { params: BuildParams } }, async (request, reply) => {
-    await ownTemplates.cancel(request.principal, readBuildId(request.params.buildId), ownName(request.params.templateId));
+    await ownTemplates.cancel(request.principal, readBuildId(request.params.buildId), await ownName(request.principal, request.params.templateId));
     return reply.code(204).send();
   });
 
@@ -83,8 +84,8 @@ export function templateRoutes(app: Scope, { templates, ownTemplates, stopping }
     await sendEventStream(reply, logFrames(ownTemplates.follow(build, signal), now, signal));
   });
 
-  function buildOf(principal: Principal, { templateId, buildId }: { readonly templateId: string; readonly buildId: string }) {
-    return ownTemplates.build(principal, readBuildId(buildId), ownName(templateId));
+  async function buildOf(principal: Principal, { templateId, buildId }: { readonly templateId: string; readonly buildId: string }) {
+    return ownTemplates.build(principal, readBuildId(buildId), await ownName(principal, templateId));
   }
 
   function findSystem(asked: string): Presented | undefined {
@@ -92,9 +93,9 @@ export function templateRoutes(app: Scope, { templates, ownTemplates, stopping }
   }
 
   /** As the contract has it, system templates are not found by what is only for own ones. */
-  function ownName(asked: string): string {
-    if (findSystem(asked) !== undefined) throw new PaddockError('not_found', `the template ${asked} is a system template: it is neither built nor deleted through the API`);
-    return readName(asked);
+  async function ownName(principal: Principal, asked: string): Promise<string> {
+    if ((await ownTemplates.find(principal, readName(asked))) === null && findSystem(asked) !== undefined) throw new PaddockError('not_found', `the template ${asked} is a system template: it is neither built nor deleted through the API`);
+    return asked;
   }
 }
 
