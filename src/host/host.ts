@@ -12,7 +12,7 @@ import { BuiltTemplates, Builds } from './builds/builds.ts';
 import { openCgroup } from './cgroup.ts';
 import { Checkpoints } from './checkpoints.ts';
 import { Claiming } from './claiming.ts';
-import { diskUsage, unmountBelow } from './disk.ts';
+import { diskUsage } from './disk.ts';
 import { type EgressOptions, EgressSupervisor } from './egress/supervisor.ts';
 import { GvisorRuntime } from './gvisor/runtime.ts';
 import { Guests } from './guests.ts';
@@ -20,6 +20,7 @@ import type { ImageSource } from './images/source.ts';
 import { type Instance, openInstance } from './instance.ts';
 import { KeptGuests } from './kept.ts';
 import type { HostLog } from './log.ts';
+import { unmountAt } from './mounts.ts';
 import { ensureGateway, removeGateway } from './network/gateway.ts';
 import { reattach } from './reattach.ts';
 import { Restoring } from './restoring.ts';
@@ -311,7 +312,7 @@ export class LocalHost implements Host, BuildHost {
     await this.#egress.end();
     await removeGateway(this.#instance);
     await openCgroup(this.#instance.cgroup).remove();
-    await unmountBelow(this.#instance.slotsDir);
+    await unmountAt(this.#instance.slotsDir);
     await this.#builds.teardown();
     rmSync(join(this.#instance.dataDir, 'host'), { recursive: true, force: true });
   }

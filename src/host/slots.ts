@@ -3,9 +3,10 @@ import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PaddockError } from '../core/errors.ts';
-import { type Disk, type DiskUse, makeDisk, removeDisk, unmountBelow } from './disk.ts';
+import { type Disk, type DiskUse, makeDisk, removeDisk } from './disk.ts';
 import type { Instance } from './instance.ts';
 import type { HostLog } from './log.ts';
+import { unmountAt } from './mounts.ts';
 import { linkAddresses, slotCapacity } from './network/addresses.ts';
 import { admitSlot, expelSlot } from './network/gateway.ts';
 import { ipBatch, listNetns } from './network/netns.ts';
@@ -187,7 +188,7 @@ export class Slots {
   }
 
   async #renew(dir: string, diskMb: number, use?: DiskUse): Promise<Disk> {
-    await unmountBelow(dir);
+    await unmountAt(dir);
     await removeDisk(join(dir, 'disk.img'), join(dir, 'disk'));
     await rm(dir, { recursive: true, force: true });
     await mkdir(join(dir, 'bundle'), { recursive: true, mode: 0o700 });
@@ -197,7 +198,7 @@ export class Slots {
 
   async #takeDown(number: number): Promise<void> {
     const { netns, dir, link, address } = { netns: this.#instance.slotNetns(number), dir: this.#dir(number), link: `s${number}`, address: linkAddresses(this.#instance.subnet, number).far };
-    await unmountBelow(dir);
+    await unmountAt(dir);
     await removeDisk(join(dir, 'disk.img'), join(dir, 'disk'));
     if (listNetns().has(netns)) {
       await expelSlot(this.#instance, link, address).catch(() => {}); // absent when the build did not come that far

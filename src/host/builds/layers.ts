@@ -29,6 +29,8 @@ export interface KnownImage {
 export class Layers {
   readonly #dir: string;
   readonly #log: HostLog;
+  /** Bytes of copies under way. */
+  #promised = 0;
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(dir: string, log: HostLog) {
@@ -77,7 +79,9 @@ export class Layers {
     const facts = await fitted({ root: upper, kind: 'step', since }, signal);
     const known = await this.find(facts.id);
     if (known !== null) return known;
-    await assertDiskRoom(this.#dir, facts.bytes, 'What the step wrote');
+    await assertDiskRoom(this.#dir, facts.bytes + this.#promised, 'What the step wrote');
+    this.#promised += facts.bytes;
+    using _promise = { [Symbol.dispose]: () => void (this.#promised -= facts.bytes) };
     await using work = await this.#begin();
     // Ends with this process: the next start removes what it wrote.
     const copy = ['--pdeathsig', 'KILL', 'cp', '--recursive', '--no-dereference', '--preserve=mode,ownership,timestamps,links,xattr', '--sparse=auto', '--one-file-system', '--no-target-directory', '--'];

@@ -4,7 +4,7 @@ import { mkdir, readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PaddockError } from '../../core/errors.ts';
 import type { LayerId, RootLayers, TemplateRoot } from '../../core/templates/build-host.ts';
-import { isMounted, unmountBelow } from '../disk.ts';
+import { mountsAt, unmountAt } from '../mounts.ts';
 import type { InstalledTemplate, InstalledTemplates } from '../templates.ts';
 import { flush, removeTree, unfinished, writeDurably } from './durable.ts';
 import type { Layers } from './layers.ts';
@@ -116,7 +116,7 @@ export class Roots {
   }
 
   async #mount(digest: string, home: string): Promise<void> {
-    if (isMounted(overlayRoot(home))) return;
+    if (mountsAt(overlayRoot(home)).length > 0) return;
     const manifest = this.#read(digest);
     if (manifest === null) throw new PaddockError('not_found', `the template ${digest} is not on this machine`);
     await mountOverlay({ home, lower: await this.trees(manifest.root) });
@@ -130,7 +130,7 @@ export class Roots {
       await this.#mounting.get(digest)?.catch(() => undefined);
       const home = join(this.#dir, digest);
       if (!existsSync(home)) return;
-      await unmountBelow(home);
+      await unmountAt(home);
       const doomed = join(this.#dir, `${randomUUID()}${unfinished}`);
       await rename(join(home, 'manifest.json'), join(home, `manifest.json${unfinished}`)).catch((reason: unknown) => {
         if ((reason as NodeJS.ErrnoException).code !== 'ENOENT') throw reason;
@@ -151,11 +151,11 @@ export class Roots {
 
   /** For when no guest is left on the machine. */
   async unmountAll(): Promise<void> {
-    await unmountBelow(this.#dir);
+    await unmountAt(this.#dir);
   }
 
   async #erase(home: string): Promise<void> {
-    await unmountBelow(home);
+    await unmountAt(home);
     await removeTree(home);
   }
 

@@ -6,8 +6,8 @@ import type { SandboxId } from '../../core/ids.ts';
 import type { Egress } from '../../core/network/egress.ts';
 import type { LayerId, LayerRef, StepSpec } from '../../core/templates/build-host.ts';
 import type { Claiming } from '../claiming.ts';
-import { unmountBelow } from '../disk.ts';
 import type { Guests } from '../guests.ts';
+import { unmountAt } from '../mounts.ts';
 import type { Room } from '../room.ts';
 import type { GuestRoot, Runtime } from '../runtime.ts';
 import type { Slot, Slots } from '../slots.ts';
@@ -133,7 +133,7 @@ export class Steps {
     try {
       await egress.expel(slot.address);
       await runtime.destroy(handle.container);
-      await unmountBelow(stepHome(slot));
+      await unmountAt(stepHome(slot));
       return await layers.keepStep(upperOf(slot), since, signal);
     } finally {
       // Again, where the above failed: both do nothing to what is gone.
