@@ -18,7 +18,10 @@ import { VolumeCaptures } from '../core/volume-captures.ts';
 import { VolumeFiles } from '../core/volume-files.ts';
 import { VolumeLocks } from '../core/volume-locks.ts';
 import { Volumes } from '../core/volumes.ts';
+import { UpstreamProxy } from '../egress/upstream-proxy.ts';
+import { openArtefacts } from '../host/artefacts.ts';
 import { openHost, type LocalHost } from '../host/host.ts';
+import { OciImages } from '../host/images/images.ts';
 import { LocalVolumes } from '../host/volumes/storage.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
 import { naming } from '../server.ts';
@@ -72,6 +75,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       keptMemoryMb: config.kept.memoryMb ?? undefined,
       keptSeconds: config.kept.seconds,
       egress: config.egress,
+      images: openImages(config),
       buildTemplate,
       log,
     });
@@ -118,6 +122,13 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     await close();
     throw error;
   }
+}
+
+/** Where images for templates come from: the way to registries is that of sandboxes' traffic. */
+function openImages({ artefactsDir, images, egress }: Config): OciImages {
+  const { upstreamProxy, extraCaFile } = egress;
+  const uplink = upstreamProxy === null ? null : new UpstreamProxy(upstreamProxy, extraCaFile);
+  return new OciImages({ unpacker: openArtefacts(artefactsDir).unpacker.path, ...images, uplink, extraCaFile });
 }
 
 /** Only the durable state; may be opened while a server runs. */

@@ -80,7 +80,8 @@ export class Sources {
     const request = { reference, allowPaths: fromOperator, maxBytes: maxImageBytes, onProgress: (line: string) => log.say(line), ...(login === undefined ? {} : { login }) };
     const image = await failingAs('image_pull_failed', signal, () => this.#buildHost.importImage(request, signal));
     log.say(`the image is ${image.digest}`);
-    return { root: { base: null, layers: [image.layer.id] }, surroundings: surroundingsOf(image.config), preparation: [prepare], [Symbol.dispose]: () => undefined };
+    const surroundings = surroundingsOf(image.config);
+    return { root: { base: null, layers: [image.layer.id] }, surroundings, preparation: [preparing(surroundings.workdir ?? '/')], [Symbol.dispose]: () => undefined };
   }
 }
 
@@ -93,7 +94,7 @@ function ofBuiltIn(template: Template, log: BuildLog): Source {
 function surroundingsOf({ env, user, workdir }: ImageConfig): Surroundings {
   const name = (user ?? '').split(':')[0] ?? '';
   const own = name === '' || name === 'root' || name === '0' ? null : name;
-  return { env, user: own, sudo: own === null || own === 'user', workdir: workdir === null || workdir === '' || workdir === '/' ? null : workdir };
+  return { env, user: own, sudo: own === null || own === 'user', workdir: workdir === null || workdir === '' || workdir === '/' ? null : workdir.startsWith('/') ? workdir : `/${workdir}` };
 }
 
 /**
@@ -102,12 +103,14 @@ function surroundingsOf({ env, user, workdir }: ImageConfig): Surroundings {
  */
 const prepareScript = `set -eu
 for d in /tmp /var/tmp; do mkdir -p "$d"; chmod 1777 "$d"; done
-mkdir -p /home/user /root /run /var/log
+mkdir -p /home/user /root /run /var/log "$IMAGE_WORKDIR"
 if [ -d /etc/dpkg/dpkg.cfg.d ]; then echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/paddock; fi
 if [ -d /etc/apt/apt.conf.d ]; then echo 'Acquire::Languages "none";' >/etc/apt/apt.conf.d/90paddock; fi
 if [ -d /etc/apt ]; then mkdir -p /var/lib/apt/lists/partial /var/cache/apt/archives/partial; fi
 if [ -x /usr/sbin/policy-rc.d ]; then rm -f /usr/sbin/policy-rc.d; fi
 rm -f /.dockerenv`;
 
-const action = { kind: 'run', step: 0, command: prepareScript, user: 'root', cwd: '/', env: {} } as const;
-const prepare: Stage = Object.freeze({ actions: [action], user: 'root', sudo: true, key: canonicalJson(['prepare', prepareScript]) });
+function preparing(workdir: string): Stage {
+  const action = { kind: 'run', step: 0, command: prepareScript, user: 'root', cwd: '/', env: { IMAGE_WORKDIR: workdir } } as const;
+  return Object.freeze({ actions: [action], user: 'root', sudo: true, key: canonicalJson(['prepare', prepareScript, workdir]) });
+}

@@ -87,7 +87,10 @@ export class Stages {
     const { log, steps } = setting;
     const begun = this.#deps.clock.now();
     log.say(titleOf(action, setting));
-    const failed = (what: string): BuildFailure => new BuildFailure('step_failed', `${action.step === 0 ? 'preparing the image' : `step ${action.step}/${steps}`} failed after ${Math.round((this.#deps.clock.now() - begun) / 1000)}s: ${what}`);
+    const failed = (what: string): BuildFailure =>
+      action.step === 0
+        ? new BuildFailure('boot_failed', `the image could not be prepared, which takes a shell at /bin/sh and the usual small tools: ${what}`)
+        : new BuildFailure('step_failed', `step ${action.step}/${steps} failed after ${Math.round((this.#deps.clock.now() - begun) / 1000)}s: ${what}`);
     let exit: ProcessExit | null = null;
     try {
       for await (const event of guest.run({ ...processOf(action), kind: 'command', stdin: false }, signal)) {
