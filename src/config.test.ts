@@ -86,6 +86,7 @@ const refused: [string, string, string][] = [
   ['PADDOCK_UPSTREAM_PROXY', 'socks5://me:secret@p:1080', 'PADDOCK_UPSTREAM_PROXY must be http://host:port or https://host:port, with user:password@ before the host if the proxy wants them.'],
   ['PADDOCK_UPSTREAM_PROXY', 'proxy:3128', 'PADDOCK_UPSTREAM_PROXY must be http://host:port or https://host:port, with user:password@ before the host if the proxy wants them.'],
   ['PADDOCK_INTERNAL_REGISTRIES', 'a.example,ftp://b.example', 'PADDOCK_INTERNAL_REGISTRIES must be host or host:port with a name or an IPv4 address, such as registry.example:5000 or http://10.0.0.5:5000, but has "ftp://b.example".'],
+  ['PADDOCK_REGISTRY_MIRROR', 'https://me:secret@a.example', 'PADDOCK_REGISTRY_MIRROR must not have a login in it: images are asked for with the login of their template.'],
   ['PADDOCK_REGISTRY_MIRROR', '127.1:5000', 'PADDOCK_REGISTRY_MIRROR must be host or host:port with a name or an IPv4 address, such as registry.example:5000 or http://10.0.0.5:5000, but has "127.1:5000".'],
   ['PADDOCK_EXTRA_CA_FILE', '/no/such/ca.pem', 'PADDOCK_EXTRA_CA_FILE names /no/such/ca.pem, and there is no such file.'],
   ['PADDOCK_NETWORK_LOG_DAYS', '0', 'PADDOCK_NETWORK_LOG_DAYS must be a whole number from 1 to 90, but is "0".'],

@@ -342,6 +342,7 @@ function parseMirror(text: string | null): Endpoint | null {
 
 function parseRegistry(variable: string, text: string): Endpoint {
   const endpoint = parseEndpoint(text);
+  if (text.includes('@')) throw new ConfigError(variable, 'must not have a login in it: images are asked for with the login of their template.');
   if (endpoint === null) throw new ConfigError(variable, `must be host or host:port with a name or an IPv4 address, such as registry.example:5000 or http://10.0.0.5:5000, but has "${text}".`);
   return endpoint;
 }

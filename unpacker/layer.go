@@ -205,7 +205,7 @@ func (t *tree) putHardLink(path string, header *tar.Header) error {
 func (t *tree) put(path string, header *tar.Header, content io.Reader) error {
 	place := t.at(path)
 	switch header.Typeflag {
-	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse: //nolint:staticcheck // old archives have RegA
+	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse:
 		if err := t.putFile(place, header, content); err != nil {
 			return err
 		}

@@ -150,3 +150,9 @@ function coreSettings(config: Config): CoreSettings {
     maxSnapshotBytes: config.snapshots.diskMb * 1024 * 1024,
   });
 }
+
+/** Images come through the company's proxy like the traffic of sandboxes. */
+function openImages({ artefactsDir, egress: { upstreamProxy, extraCaFile }, images: { internalRegistries, mirror } }: Config): OciImages {
+  const uplink = upstreamProxy === null ? null : new UpstreamProxy(upstreamProxy, extraCaFile);
+  return new OciImages({ unpacker: openArtefacts(artefactsDir).unpacker.path, internalRegistries, mirror, uplink, extraCaFile });
+}

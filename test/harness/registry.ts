@@ -34,9 +34,9 @@ export class TestRegistry implements AsyncDisposable {
     this.#server = certificates === null ? createPlainServer(listener) : createSecureServer({ cert: certificates.certificate, key: certificates.key }, listener);
   }
 
-  static async open(certificates: Certificates | null = null): Promise<TestRegistry> {
+  static async open(certificates: Certificates | null = null, listening: object = { port: 0, host: '127.0.0.1' }): Promise<TestRegistry> {
     const registry = new TestRegistry(certificates);
-    registry.#server.listen(0, '127.0.0.1');
+    registry.#server.listen(listening);
     await once(registry.#server, 'listening');
     return registry;
   }

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { BuildFailure } from '../../src/core/templates/build-host.ts';
+import { Internet } from '../../src/egress/testing/internet.ts';
 import { UpstreamProxy } from '../../src/egress/upstream-proxy.ts';
 import { type Certificates, ensureCertificates } from '../../src/gateway/certificates.ts';
 import type { ImagesOptions } from '../../src/host/images/images.ts';
@@ -320,6 +321,26 @@ describe('where images may come from', () => {
     const before = registry.asked.length;
     await assert.rejects(bench.pull('debian:12', { login: { username: 'me', password: 'pw' } }), fails('image_pull_failed', /registry-1\.docker\.io is at 127\.0\.0\.1/));
     assert.equal(registry.asked.length, before);
+  });
+
+  test('a registry of the internet is dialled at the address that was judged, each time anew', async () => {
+    const internet = await Internet.open(randomBytes(6).toString('hex'));
+    try {
+      await using registry = await TestRegistry.open(certificates, internet.listen(443));
+      const image = small();
+      registry.put(image, 'latest');
+      registry.tricks.set(`/app/blobs/${image.layers[0]!.digest}`, (_request, response) => void response.writeHead(302, { location: `https://${other}/elsewhere/blobs/${image.layers[0]!.digest}` }).end());
+      // A name may have several addresses; those inside are not tried.
+      using bench = benchFor([], { resolve: (name) => Promise.resolve(name === hub ? ['10.0.0.1', '169.254.169.254', internet.host(10)] : [internet.host(11)]) });
+      assert.deepEqual(readdirSync(await bench.pull(`${hub}/app`)), ['hello']);
+      assert.deepEqual([...new Set(registry.asked.map(({ host }) => host))], [hub, other]);
+      let asked = 0;
+      using rebinding = benchFor([], { resolve: () => Promise.resolve([asked++ === 0 ? internet.host(10) : '127.0.0.1']) });
+      const found = await rebinding.images.find(rebinding.request(`${hub}/app`), AbortSignal.timeout(20_000));
+      await assert.rejects(found.unpack(rebinding.emptyDirectory(), AbortSignal.timeout(20_000)), fails('image_pull_failed', /registry\.example is at 127\.0\.0\.1/));
+    } finally {
+      await internet.close();
+    }
   });
 
   test("the company's proxy is given the address that was judged, and the login goes on inside TLS", async () => {

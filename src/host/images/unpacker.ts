@@ -98,7 +98,7 @@ function readAnswer({ stdout, stderr }: { readonly stdout: string; readonly stde
   }
   if (!isObject(answer)) {
     if (/out of memory|cannot allocate memory/.test(stderr)) throw new BuildFailure('image_unsafe', `${layer} needs more memory to be unpacked than any image should`);
-    if (/no space left on device|disk quota exceeded/.test(stderr)) throw new BuildFailure('build_failed', `${layer} does not fit on this machine's disk`);
+    if (/no space left on device|disk quota exceeded/.test(stderr)) throw Object.assign(new Error(`${layer} does not fit on this machine's disk`), { code: 'ENOSPC' });
     throw new Error(`the unpacker failed at ${layer} (${killer ?? `exit ${code}`}): ${stderr.trim().slice(0, 500)}`);
   }
   const { problem, detail, diff_id: hash, bytes, entries, stream, skipped } = answer;

@@ -41,6 +41,7 @@ export class Requests {
     this.#retryMs = retryMs;
     this.#agent = new Agent({
       allowH2: false,
+      connections: 1, // to each host; one request comes after another
       headersTimeout: idleMs,
       bodyTimeout: idleMs,
       maxHeaderSize: longestHeaders,
