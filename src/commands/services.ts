@@ -124,13 +124,6 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
   }
 }
 
-/** Where images for templates come from: the way to registries is that of sandboxes' traffic. */
-function openImages({ artefactsDir, images, egress }: Config): OciImages {
-  const { upstreamProxy, extraCaFile } = egress;
-  const uplink = upstreamProxy === null ? null : new UpstreamProxy(upstreamProxy, extraCaFile);
-  return new OciImages({ unpacker: openArtefacts(artefactsDir).unpacker.path, ...images, uplink, extraCaFile });
-}
-
 /** Only the durable state; may be opened while a server runs. */
 export async function openDataStore(config: Config): Promise<SqlStore> {
   const { database, masterKey } = dataFiles(config.dataDir);
