@@ -80,7 +80,7 @@ export interface SandboxStore {
   purge(endedBefore: number): Promise<number>;
 }
 
-export type EventCategory = 'lifecycle' | 'admin' | 'network' | 'command' | 'filesystem' | 'snapshot' | 'pty' | 'security';
+export type EventCategory = 'lifecycle' | 'admin' | 'template' | 'network' | 'command' | 'filesystem' | 'snapshot' | 'pty' | 'security';
 
 /** Something that happened, with ids and a reason. Never holds a body, a secret or an environment value. */
 export interface PaddockEvent {

@@ -123,6 +123,17 @@ test('a ready template serves while it is built again, and its sandboxes keep wh
   assert.equal((await control(server, 'DELETE', `/templates/${id}`)).status, 204);
 });
 
+test('what happens to templates is in the activity', async () => {
+  const { id } = await built('seen', {});
+  assert.equal((await control(server, 'DELETE', '/templates/seen')).status, 204);
+  const seen = await eventually(async () => {
+    const { json } = await control(server, 'GET', '/activity?category=template&limit=200');
+    const own = json.filter((each: { template_id?: string }) => each.template_id === id);
+    return own.length === 3 && own;
+  });
+  assert.deepEqual(seen.map((each: any) => [each.category, each.action, each.status, each.metadata.template]), ['template_deleted', 'template_built', 'template_created'].map((action) => ['template', action, 'success', 'seen']));
+});
+
 test('of two rebuilds at once the second is told of the first; more builds than allowed are 429', async () => {
   const { id } = await built('busy');
   const slow = await control(server, 'POST', '/templates', { json: spec({ steps: [{ run: 'sleep 600' }] }, 'slow') });

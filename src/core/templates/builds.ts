@@ -156,13 +156,13 @@ export class Builds {
         this.#pass();
       }
       log.say(readyLine);
-      events.ofTeam(build.teamId, 'template_built', { template: template.name, buildId: build.id, durationMs: clock.now() - begun });
+      events.ofTeam(build.teamId, 'template_built', { templateId: template.id, template: template.name, buildId: build.id, durationMs: clock.now() - begun }, 'template');
     } catch (thrown) {
       const { code, message } = failureOf(thrown, 'build_failed', signal);
       const text = `${code}: ${message}`;
       log.closeLines();
       log.say(text);
-      events.ofTeam(build.teamId, 'template_build_failed', { template: template.name, buildId: build.id, code, message });
+      events.ofTeam(build.teamId, 'template_build_failed', { templateId: template.id, template: template.name, buildId: build.id, code, message }, 'template');
       // When the store cannot take it now, the next start does it.
       await store.templates.finishFailed(build.id, code === 'cancelled' ? 'cancelled' : 'failed', text, clock.now()).catch(() => false);
     } finally {

@@ -86,7 +86,7 @@ export class Templates {
     if (taken !== null) throw nameTaken(nameField, taken);
     await this.#builds.assertUsable(principal.teamId, spec.from, null);
     const made = await this.#turns.take(principal.teamId, () => this.#insert(principal, name, spec, nameField));
-    events.ofTeam(principal.teamId, 'template_created', { template: name, templateId: made.template.id });
+    events.ofTeam(principal.teamId, 'template_created', { template: name, templateId: made.template.id }, 'template');
     return made;
   }
 
@@ -160,7 +160,7 @@ export class Templates {
       await this.get(principal, nameOrId); // says that it is gone
       throw new PaddockError('conflict', `the template ${template.name} is being built; cancel the build, or wait for its end, first`);
     }
-    events.ofTeam(principal.teamId, 'template_deleted', { template: template.name, templateId: template.id });
+    events.ofTeam(principal.teamId, 'template_deleted', { template: template.name, templateId: template.id }, 'template');
     this.#sweep.soon();
   }
 
