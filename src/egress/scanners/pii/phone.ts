@@ -81,6 +81,8 @@ function isPhone(runs: DigitRuns, first: number, last: number, { international, 
   if (digits.length < 7 || digits.length > 15) return false;
   const lengths: number[] = [];
   for (let run = first; run <= last; run++) lengths.push(runs.length(run));
+  // North American numbers are common and have one form: asking for their area codes is most of what a stream costs.
+  if (international && /^1[2-9]\d{2}[2-9]\d{6}$/.test(digits)) return true;
   if (international) return valid(`+${digits}`, region) || (announced && digits.length >= 10) || /^1555\d{7}$/.test(digits);
   const shape = lengths.join('-');
   if (isDate(digits, lengths)) return false;
