@@ -47,6 +47,7 @@ export class StreamScorer {
     }
   }
 
+  /** Judges what came since the last part, too. More may follow. */
   end(): Score {
     if (this.#fresh > 0) this.#judge();
     return this.#highest;

@@ -1,5 +1,5 @@
-import { beginningNeeded, type Content, contentOf } from '../content.ts';
-import { MultipartFilter, type PartFilter } from '../multipart.ts';
+import type { PartFilter } from '../multipart.ts';
+import { chained, textFilter } from '../text-filter.ts';
 import type { Syntax } from '../view.ts';
 import type { PiiOptions } from './find.ts';
 import { type AnswerSyntax, Rehydrator } from './rehydrator.ts';
@@ -72,7 +72,13 @@ export class PiiExchange {
 
   /** What the body of the request goes through. Its methods throw PiiRefused. */
   requestBody(contentType: string): PartFilter {
-    return new Opening(contentType, (beginning) => this.#filterFor(contentOf(contentType, beginning)));
+    return textFilter(contentType, {
+      make: (syntax) => this.#redactor(syntax),
+      unreadable: (why) => {
+        if (this.#policy.action !== 'log_only') throw new PiiRefused('pii_unreadable', `The body cannot be searched for personal data: ${why}. Send it as UTF-8.`);
+        this.#notScanned.push({ reason: why });
+      },
+    });
   }
 
   /** What the body of the answer goes through; null when nothing in it is to be turned back. */
@@ -80,35 +86,12 @@ export class PiiExchange {
     if (this.#policy.action !== 'redact' || !this.#policy.rehydrate) return null;
     const type = contentType.split(';', 1)[0]!.trim().toLowerCase();
     if (type === 'text/event-stream') return chained(new TokenJoiner(), this.#rehydrator('sse'));
-    return new Opening(contentType, (beginning) => {
-      const content = contentOf(contentType, beginning);
-      return content.kind === 'text' ? this.#rehydrator(content.syntax) : null;
-    });
+    // An answer that cannot be read keeps its tokens: nothing leaves by that.
+    return textFilter(contentType, { make: (syntax) => this.#rehydrator(syntax === 'path' ? 'plain' : syntax), unreadable: (why) => void this.#notScanned.push({ reason: why }) });
   }
 
   #rehydrator(syntax: AnswerSyntax): Rehydrator {
     return new Rehydrator({ syntax, valueFor: (token) => this.#table.valueFor(token, this.#host) });
-  }
-
-  #filterFor(content: Content): PartFilter | null {
-    switch (content.kind) {
-      case 'text':
-        return this.#redactor(content.syntax);
-      case 'multipart':
-        return new MultipartFilter({
-          boundary: content.boundary,
-          filterFor: (headers) => {
-            const type = headers.get('content-type') ?? (headers.get('content-disposition')?.includes('filename') === true ? '' : 'text/plain');
-            return new Opening(type, (beginning) => this.#filterFor(contentOf(type, beginning)));
-          },
-        });
-      case 'binary':
-        return null;
-      default:
-        if (this.#policy.action !== 'log_only') throw new PiiRefused('pii_unreadable', `The body cannot be searched for personal data: ${content.why}. Send it as UTF-8.`);
-        this.#notScanned.push({ reason: content.why });
-        return null;
-    }
   }
 
   #redactor(syntax: Syntax): PartFilter {
@@ -124,42 +107,4 @@ export class PiiExchange {
     };
     return { write: (chunk) => refuseFound(redactor.write(chunk)), end: () => refuseFound(redactor.end()) };
   }
-}
-
-/** Waits for the beginning of a body before it chooses a filter. */
-class Opening implements PartFilter {
-  readonly #size: number;
-  readonly #choose: (beginning: Buffer) => PartFilter | null;
-  #beginning: Buffer = Buffer.alloc(0);
-  #chosen: PartFilter | null | undefined = undefined;
-
-  constructor(contentType: string, choose: (beginning: Buffer) => PartFilter | null) {
-    this.#size = beginningNeeded(contentType);
-    this.#choose = choose;
-  }
-
-  write(chunk: Buffer): Buffer {
-    if (this.#chosen !== undefined) return this.#chosen === null ? chunk : this.#chosen.write(chunk);
-    this.#beginning = Buffer.concat([this.#beginning, chunk]);
-    return this.#beginning.length < this.#size ? Buffer.alloc(0) : this.#open();
-  }
-
-  end(): Buffer {
-    const first = this.#chosen === undefined ? this.#open() : Buffer.alloc(0);
-    return this.#chosen == null ? first : Buffer.concat([first, this.#chosen.end()]);
-  }
-
-  #open(): Buffer {
-    const beginning = this.#beginning;
-    this.#beginning = Buffer.alloc(0);
-    this.#chosen = this.#choose(beginning);
-    return this.#chosen === null ? beginning : this.#chosen.write(beginning);
-  }
-}
-
-function chained(first: PartFilter, second: PartFilter): PartFilter {
-  return {
-    write: (chunk) => second.write(first.write(chunk)),
-    end: () => Buffer.concat([second.write(first.end()), second.end()]),
-  };
 }
