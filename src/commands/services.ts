@@ -62,6 +62,7 @@ export async function openServices(config: Config, log: Logger): Promise<Service
       keptMemoryMb: config.kept.memoryMb ?? undefined,
       keptSeconds: config.kept.seconds,
       egress: config.egress,
+      volumeLimits: { bytes: settings.maxVolumeBytes, entries: settings.maxVolumeEntries },
       log,
     });
     undo.push(() => host.close());
@@ -69,7 +70,7 @@ export async function openServices(config: Config, log: Logger): Promise<Service
     undo.push(() => events.stop());
     const access = new Access({ store, clock, events });
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
-    const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes), clock, events, settings });
+    const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes, host.volumeDisks), clock, events, settings });
     await volumes.start();
     const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(volumes) });
     const networks = new Networks({ sandboxes, store, host, clock, events, settings });

@@ -8,10 +8,10 @@ import type { Endings } from './endings.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
 import type { Expiry } from './expiry.ts';
-import type { GuestRef, GuestSpec, Host, Lap } from './host.ts';
+import type { GuestRef, GuestSpec, Host, Lap, VolumeMount } from './host.ts';
 import type { Identities } from './identity.ts';
 import { newSandboxId, newShortId } from './ids.ts';
-import { enforcedPolicy } from './policy.ts';
+import { enforcedPolicy, withVolumes } from './policy.ts';
 import type { Principal } from './principal.ts';
 import { unborn, type Sandbox } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
@@ -52,15 +52,15 @@ export class Creation {
     const { settings, templates } = this.#deps;
     assertCreatable(input, settings);
     const chosen = chooseTemplate(input.templateName, templates, settings);
-    const fill = await this.#deps.volumes.prepare(principal, input.policy?.volumes ?? []);
+    const { fill, mounts } = await this.#deps.volumes.prepare(principal, input.policy?.volumes ?? []);
     const boot: GuestMaker = async (unborn, aborted) => {
       const guest = await this.#deps.host.provision(this.#specOf(unborn, chosen.template, input.lap), aborted);
       if (fill === null) return guest;
       await fill(this.#deps.host.guest(unborn.id).files, aborted);
-      input.lap?.('volumes');
+      input.lap?.('copy');
       return guest;
     };
-    return this.bear(() => this.#unborn(principal, input, chosen), boot, signal, input.lap);
+    return this.bear(() => this.#unborn(principal, input, chosen, mounts), boot, signal, input.lap);
   }
 
   /** Makes a sandbox that `unborn` describes, with the guest that `make` makes. */
@@ -73,7 +73,7 @@ export class Creation {
     throw new PaddockError('internal', 'no free short id was found; try again');
   }
 
-  #unborn(principal: Principal, input: CreateSandbox, chosen: { template: Template; id: string; name: string }): Sandbox {
+  #unborn(principal: Principal, input: CreateSandbox, chosen: { template: Template; id: string; name: string }, mounts: readonly VolumeMount[]): Sandbox {
     return Object.freeze({
       ...unborn,
       id: newSandboxId(),
@@ -88,7 +88,7 @@ export class Creation {
       envs: input.envs,
       lifecycle: input.lifecycle,
       declared: input.declared,
-      policy: enforcedPolicy(input.policy ?? {}),
+      policy: withVolumes(enforcedPolicy(input.policy ?? {}), mounts),
       timeoutSeconds: input.timeoutSeconds,
       createdAt: this.#deps.clock.now(),
       sourceSnapshotId: null,
@@ -104,6 +104,7 @@ export class Creation {
     try {
       const sandbox = await this.#bear(unborn, make, birth, caller);
       lap?.('store');
+      this.#deps.volumes.began(sandbox);
       expiry.watch(sandbox);
       events.ofSandbox(sandbox, 'lifecycle', 'created', {
         template: sandbox.template.name,
@@ -156,6 +157,7 @@ export class Creation {
       limits: unborn.limits,
       teamId: unborn.teamId,
       network: unborn.policy.network,
+      volumes: unborn.policy.volumes ?? [],
       ...(lap === undefined ? {} : { lap }),
       identity: this.#deps.identities.of(unborn),
     };

@@ -33,7 +33,7 @@ export class VolumeFiles {
         this.#assertEntries(usage, old === null ? names.length : 0);
         const grown = await storage.put(id, names, file);
         return { grown, result: await storage.info(id, names) };
-      });
+      }, file.bytes);
     } catch (error) {
       // The storage only sees a body that broke off; this says why.
       throw bounded.errored instanceof PaddockError ? bounded.errored : error;

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { mkdir, open, readFile, readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -57,6 +57,11 @@ export class Checkpoints {
       const manifest = await this.#read(name).catch(() => null); // reported when somebody wants it
       if (manifest?.files.some((file) => file.sha256 === null)) this.#hashLater(manifest);
     }
+  }
+
+  /** Whether there is one, or one is being written. */
+  has(id: string): boolean {
+    return idShape.test(id) && ['', partialSuffix].some((suffix) => existsSync(join(this.#dir, `${id}${suffix}`)));
   }
 
   /** Begins one of at most this size. Throws `no_space` when the disk has no room for it. */

@@ -1,7 +1,6 @@
 import { mkdir, open, rm, statfs } from 'node:fs/promises';
-import { readFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { ToolError, runTool } from './tool.ts';
+import { unmountAt } from './mounts.ts';
+import { runTool } from './tool.ts';
 
 /**
  * The writable space of one guest: an ext4 file system of a fixed size in a sparse file. The guest's overlay lies on
@@ -30,35 +29,8 @@ export async function makeDisk(image: string, mount: string, sizeMb: number): Pr
 
 /** Succeeds when there is nothing to remove. The loop device frees itself with its last user. */
 export async function removeDisk(image: string, mount: string): Promise<void> {
-  if (isMounted(mount)) await unmount(mount);
+  await unmountAt(mount);
   await rm(image, { force: true });
-}
-
-/** A guest that was just killed may hold its disk for a moment longer, until its last thread is gone. */
-async function unmount(mount: string): Promise<void> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      await runTool('umount', [mount]);
-      return;
-    } catch (reason) {
-      if (attempt >= 50 || !(reason instanceof ToolError) || !/busy/.test(reason.stderr)) throw reason;
-      await sleep(50);
-    }
-  }
-}
-
-export function isMounted(mount: string): boolean {
-  return mountPoints().has(mount);
-}
-
-/** Mount points of this process's mount namespace, unescaped. */
-export function mountPoints(): Set<string> {
-  const points = new Set<string>();
-  for (const line of readFileSync('/proc/self/mounts', 'utf8').split('\n')) {
-    const point = line.split(' ')[1];
-    if (point !== undefined) points.add(point.replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))));
-  }
-  return points;
 }
 
 /** Bytes that the guest has written and not deleted. */

@@ -7,17 +7,19 @@ import type { CheckpointOptions, CheckpointRef, Guest, GuestDeath, GuestRef, Gue
 import type { SandboxId } from '../core/ids.ts';
 import type { ConnectionEvent } from '../core/network/egress.ts';
 import type { NetworkPolicy } from '../core/network/rules.ts';
+import type { VolumeUsage } from '../core/volume-storage.ts';
 import { agentProtocol } from './agent/client.ts';
 import { openArtefacts } from './artefacts.ts';
 import { openCgroup } from './cgroup.ts';
 import { Checkpoints } from './checkpoints.ts';
-import { diskUsage, mountPoints, removeDisk } from './disk.ts';
+import { diskUsage } from './disk.ts';
 import { type EgressOptions, EgressSupervisor } from './egress/supervisor.ts';
 import { GvisorRuntime } from './gvisor/runtime.ts';
 import { Guests } from './guests.ts';
 import { type Instance, openInstance } from './instance.ts';
 import { KeptGuests } from './kept.ts';
 import type { HostLog } from './log.ts';
+import { unmountAt } from './mounts.ts';
 import { ensureGateway, removeGateway } from './network/gateway.ts';
 import { reattach } from './reattach.ts';
 import { Restoring } from './restoring.ts';
@@ -27,6 +29,8 @@ import { Saving } from './saving.ts';
 import { Slots } from './slots.ts';
 import { type InstalledTemplates, loadTemplates } from './templates.ts';
 import { type Tenant, Tenants } from './tenants.ts';
+import { VolumeBinds } from './volumes/binds.ts';
+import { ImageDisks } from './volumes/image-disks.ts';
 
 export interface HostOptions {
   readonly dataDir: string;
@@ -39,6 +43,8 @@ export interface HostOptions {
   /** How long a paused guest is kept in memory at most. Default 600. */
   readonly keptSeconds?: number | undefined;
   readonly egress: EgressOptions;
+  /** How large volumes are made. Default 4 GiB, 100,000 files. */
+  readonly volumeLimits?: VolumeUsage | undefined;
   readonly log: HostLog;
 }
 
@@ -50,6 +56,8 @@ const slotsAhead = 4;
 /** This machine as a host of guests: gVisor, the gateway namespace, slots and agents behind the core's interface. */
 export class LocalHost implements Host {
   readonly templates: InstalledTemplates;
+  /** What the volumes of this machine lie on. */
+  readonly volumeDisks: ImageDisks;
   readonly #instance: Instance;
   readonly #runtime: Runtime;
   readonly #slots: Slots;
@@ -62,6 +70,7 @@ export class LocalHost implements Host {
   readonly #restoring: Restoring;
   readonly #log: HostLog;
   readonly #tenants: Tenants;
+  readonly #binds: VolumeBinds;
   readonly #closing = new AbortController();
   #deathListener: (id: SandboxId, death: GuestDeath) => void = () => {};
   #pulse: NodeJS.Timeout | null = null;
@@ -85,8 +94,10 @@ export class LocalHost implements Host {
       await this.#egress.expel(tenant.slot.address); // it must lead nowhere before the slot can become somebody else's
       await this.#guests.dispose(tenant);
     });
+    this.volumeDisks = new ImageDisks(join(instance.dataDir, 'volumes'), { ...(options.volumeLimits ?? { bytes: 4 * 1024 ** 3, entries: 100_000 }), isKept: (id) => this.#checkpoints.has(id), log });
+    this.#binds = new VolumeBinds(this.volumeDisks);
     this.#saving = new Saving(runtime, this.#checkpoints, this.#egress, log);
-    this.#restoring = new Restoring({ runtime, templates, checkpoints: this.#checkpoints, slots: this.#slots, guests: this.#guests, room: this.#room, egress: this.#egress });
+    this.#restoring = new Restoring({ runtime, templates, checkpoints: this.#checkpoints, slots: this.#slots, guests: this.#guests, room: this.#room, egress: this.#egress, binds: this.#binds });
   }
 
   /** The parent of all guests' cgroups on this host. */
@@ -106,6 +117,11 @@ export class LocalHost implements Host {
       await this.#guests.untilAnswered({ handle, client }, client.claim(spec.identity, randomBytes(16).toString('hex'), randomBytes(64), spec.limits, signal));
       signal.throwIfAborted();
       spec.lap?.('claim');
+      if (spec.volumes !== undefined && spec.volumes.length > 0) {
+        await this.#binds.bind(slot.volumes, spec.volumes, { restoring: false });
+        await this.#guests.untilAnswered({ handle, client }, client.mount(spec.volumes, signal));
+        spec.lap?.('volumes');
+      }
     } catch (reason) {
       client.end(new PaddockError('gone', 'the sandbox was not completed'));
       await this.#egress.expel(slot.address);
@@ -269,6 +285,7 @@ export class LocalHost implements Host {
     this.#egress.close();
     await this.#guests.close();
     await this.#slots.close();
+    await this.volumeDisks.close();
   }
 
   /** Ends every guest and removes everything that this instance ever made on the machine, the data directory's state excepted. */
@@ -279,7 +296,8 @@ export class LocalHost implements Host {
     await this.#egress.end();
     await removeGateway(this.#instance);
     await openCgroup(this.#instance.cgroup).remove();
-    for (const point of mountPoints()) if (point.startsWith(`${this.#instance.slotsDir}/`)) await removeDisk(`${point}.img`, point);
+    await unmountAt(this.#instance.slotsDir);
+    await unmountAt(join(this.#instance.dataDir, 'volumes'));
     rmSync(join(this.#instance.dataDir, 'host'), { recursive: true, force: true });
   }
 

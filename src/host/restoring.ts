@@ -15,6 +15,7 @@ import { restorableProtocol } from './saving.ts';
 import type { Slots } from './slots.ts';
 import type { InstalledTemplate, InstalledTemplates } from './templates.ts';
 import { untilAborted } from './until-aborted.ts';
+import type { VolumeBinds } from './volumes/binds.ts';
 
 /** A guest with its identity, ready for commands. */
 export type RestoredGuest = Omit<WaitingGuest, 'template'>;
@@ -27,6 +28,7 @@ export interface RestoringParts {
   readonly guests: Guests;
   readonly room: Room;
   readonly egress: Egress;
+  readonly binds: VolumeBinds;
 }
 
 const listenWithinMs = 20_000;
@@ -71,7 +73,7 @@ export class Restoring {
     const limit = AbortSignal.any([signal, damage.signal]);
     let guest: RestoredGuest | undefined;
     try {
-      guest = await this.#load(spec, { dir, template, build: manifest.ref.build, agent: manifest.ref.agent }, limit);
+      guest = await this.#load(spec, { dir, template, build: manifest.ref.build, agent: manifest.ref.agent, mountable: manifest.ref.mountable === true }, limit);
       await untilAborted(intact, limit);
       await this.#identify(guest, spec, limit);
       return guest;
@@ -82,14 +84,15 @@ export class Restoring {
     }
   }
 
-  async #load(spec: RestoreSpec, saved: { dir: string; template: InstalledTemplate; build: string; agent: string }, signal: AbortSignal): Promise<RestoredGuest> {
-    const { runtime, slots, egress } = this.#parts;
+  async #load(spec: RestoreSpec, saved: { dir: string; template: InstalledTemplate; build: string; agent: string; mountable: boolean }, signal: AbortSignal): Promise<RestoredGuest> {
+    const { runtime, slots, egress, binds } = this.#parts;
     const slot = await slots.claim(spec.limits.diskMb, signal);
     spec.lap?.('slot');
     let handle;
     try {
       await egress.admit({ sandboxId: spec.identity.sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
       spec.lap?.('egress');
+      await binds.bind(slot.volumes, spec.volumes ?? [], { restoring: true });
       handle = await runtime.restore(slot, { ...saved, limits: spec.limits }, signal);
       spec.lap?.('restore');
     } catch (reason) {

@@ -11,6 +11,8 @@ export type RuntimeHandle = Pick<GuestRef, 'runtime' | 'build' | 'container' | '
 export interface Origin {
   readonly template: string;
   readonly agent: string;
+  /** Whether volumes can be mounted in it. */
+  readonly mountable: boolean;
 }
 
 /** A saved guest and what it is to be made of again. */
@@ -22,6 +24,7 @@ export interface SavedGuest {
   readonly agent: string;
   readonly template: InstalledTemplate;
   readonly limits: Limits;
+  readonly mountable: boolean;
 }
 
 /** Unknown when the server ended, or lost patience, in the middle of a pause or a resume. */

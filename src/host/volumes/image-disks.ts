@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { chmod, chown, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { VolumeId } from '../../core/ids.ts';
@@ -43,9 +43,9 @@ export class ImageDisks implements VolumeDisks {
   readonly #turns = new Turns<VolumeId>();
   readonly #timer: NodeJS.Timeout;
 
+  /** @param root as the kernel calls it: without links. */
   constructor(root: string, options: ImageOptions) {
-    mkdirSync(root, { recursive: true, mode: 0o700 });
-    this.#root = realpathSync(root); // as the kernel calls it
+    this.#root = root;
     this.#options = options;
     this.#timer = setInterval(() => void this.#releaseIdle(idleAfterMs), lookForIdleMs);
     this.#timer.unref();

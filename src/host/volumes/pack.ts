@@ -2,10 +2,10 @@ import { finished, PassThrough, type Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import { pack, type Pack } from 'tar-stream';
-import { PaddockError } from '../../core/errors.ts';
 import type { VolumeId } from '../../core/ids.ts';
 import type { VolumePath } from '../../core/volume.ts';
 import type { VolumeStorage } from '../../core/volume-storage.ts';
+import { isGone } from './tree.ts';
 
 type Source = Pick<VolumeStorage, 'walk' | 'get'>;
 
@@ -50,7 +50,7 @@ async function addAll(tar: Pack, storage: Source, id: VolumeId, from: VolumePath
     }
     // Opened anew: it may have been replaced since it was listed, and its length must be that of what is sent.
     const opened = await storage.get(id, path).catch((error: unknown) => {
-      if (error instanceof PaddockError && ['not_found', 'invalid_argument'].includes(error.code)) return null; // removed since
+      if (isGone(error)) return null;
       throw error;
     });
     if (opened === null) continue;

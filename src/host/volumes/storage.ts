@@ -12,7 +12,7 @@ import { PlainDisks, type VolumeDisks, type VolumePlace } from './disks.ts';
 import { entriesOf, entryOf, statIn } from './entries.ts';
 import { Incoming } from './incoming.ts';
 import { packed, packedTree } from './pack.ts';
-import { codeOf, Directory, explained, inDirectory, onPath } from './tree.ts';
+import { codeOf, Directory, explained, inDirectory, isGone, onPath } from './tree.ts';
 import { unpack, unpackTree } from './unpack.ts';
 
 /** Below it nothing more is taken: what runs must not suffer for what is kept. */
@@ -281,11 +281,11 @@ export class LocalVolumes implements VolumeStorage {
 }
 
 function deleted(cause?: unknown): PaddockError {
-  return new PaddockError('not_found', 'there is no such volume; it was deleted meanwhile', {}, { cause });
+  return new PaddockError('not_found', 'there is no such volume; it was deleted meanwhile', { reason: 'volume_not_found' }, { cause });
 }
 
 function noneIfGone(error: unknown): readonly VolumeEntry[] {
-  if (error instanceof PaddockError && ['not_found', 'invalid_argument'].includes(error.code)) return [];
+  if (isGone(error)) return [];
   throw error;
 }
 

@@ -133,3 +133,8 @@ export function explained(error: unknown, path: string): unknown {
       return error;
   }
 }
+
+/** Whether what was listed a moment ago is not there any more, or is something else; not that its volume is gone. */
+export function isGone(error: unknown): boolean {
+  return error instanceof PaddockError && ['not_found', 'invalid_argument'].includes(error.code) && error.detail.reason !== 'volume_not_found';
+}
