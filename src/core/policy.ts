@@ -88,8 +88,8 @@ export function enforcedPolicy(request: PolicyRequest): EnforcedPolicy {
 }
 
 /** The same for a sandbox with these volumes before its eyes. */
-export function withVolumes({ volumes: _, ...policy }: EnforcedPolicy, volumes: readonly VolumeMount[]): EnforcedPolicy {
-  return Object.freeze(volumes.length === 0 ? policy : { ...policy, volumes });
+export function withVolumes(policy: EnforcedPolicy, volumes: readonly VolumeMount[]): EnforcedPolicy {
+  return volumes.length === 0 && policy.volumes === undefined ? policy : Object.freeze({ ...policy, volumes });
 }
 
 /** Reads the outbound rules of a request whose lists stand under `path`; throws `invalid_argument` naming the rule. */

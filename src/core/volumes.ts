@@ -29,8 +29,6 @@ export interface VolumeContents extends VolumeUsage {
 const stallMs = 60_000;
 const longestVolumeName = 128;
 const mebibyte = 1_048_576;
-/** Of one listing that names no limit. */
-const mostListed = 10_000;
 
 /** Volumes as wholes: making, finding, deleting, packing. Files come first and rows second, so that a volume that can be seen is complete. */
 export class Volumes {
@@ -128,7 +126,7 @@ export class Volumes {
   }
 
   /** Newest first, at most `limit`; `after` is the last one of the page before. */
-  async list(principal: Principal, page: { readonly limit: number; readonly after?: Pick<Volume, 'createdAt' | 'id'> } = { limit: mostListed }): Promise<readonly Volume[]> {
+  async list(principal: Principal, page: { readonly limit: number; readonly after?: Pick<Volume, 'createdAt' | 'id'> } = { limit: 10_000 }): Promise<readonly Volume[]> {
     return Promise.all((await this.#deps.store.volumes.list(principal.teamId, page)).map((volume) => this.#asItIs(volume)));
   }
 

@@ -30,6 +30,8 @@ import { Slots } from './slots.ts';
 import { type InstalledTemplates, loadTemplates } from './templates.ts';
 import { type Tenant, Tenants } from './tenants.ts';
 import { VolumeBinds } from './volumes/binds.ts';
+import { OpenFiles } from './volumes/open-files.ts';
+import { PutBack } from './volumes/put-back.ts';
 import { ImageDisks } from './volumes/image-disks.ts';
 
 export interface HostOptions {
@@ -71,6 +73,7 @@ export class LocalHost implements Host {
   readonly #log: HostLog;
   readonly #tenants: Tenants;
   readonly #binds: VolumeBinds;
+  readonly #openFiles: OpenFiles;
   readonly #closing = new AbortController();
   #deathListener: (id: SandboxId, death: GuestDeath) => void = () => {};
   #pulse: NodeJS.Timeout | null = null;
@@ -96,8 +99,9 @@ export class LocalHost implements Host {
     });
     this.volumeDisks = new ImageDisks(join(instance.dataDir, 'volumes'), { ...(options.volumeLimits ?? { bytes: 4 * 1024 ** 3, entries: 100_000 }), isKept: (id) => this.#checkpoints.has(id), log });
     this.#binds = new VolumeBinds(this.volumeDisks);
-    this.#saving = new Saving(runtime, this.#checkpoints, this.#egress, log);
-    this.#restoring = new Restoring({ runtime, templates, checkpoints: this.#checkpoints, slots: this.#slots, guests: this.#guests, room: this.#room, egress: this.#egress, binds: this.#binds });
+    this.#openFiles = new OpenFiles(this.volumeDisks);
+    this.#saving = new Saving(runtime, this.#checkpoints, this.#egress, this.#openFiles, log);
+    this.#restoring = new Restoring({ runtime, templates, checkpoints: this.#checkpoints, slots: this.#slots, guests: this.#guests, room: this.#room, egress: this.#egress, binds: this.#binds, putBack: new PutBack(this.volumeDisks, log) });
   }
 
   /** The parent of all guests' cgroups on this host. */
@@ -260,6 +264,7 @@ export class LocalHost implements Host {
 
   async removeCheckpoint(checkpointId: string): Promise<void> {
     await this.#kept.evict({ checkpointId });
+    await this.#openFiles.release(checkpointId, await this.#checkpoints.volumesOf(checkpointId));
     await this.#checkpoints.remove(checkpointId);
   }
 

@@ -9,6 +9,7 @@ export interface Mount {
   /** Directory of the file system that is mounted. */
   readonly root: string;
   readonly point: string;
+  readonly readOnly: boolean;
 }
 
 /** The mounts of this process's namespace, in the order they were made. */
@@ -17,8 +18,8 @@ export function mounts(): Mount[] {
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => {
-      const [, , device = '', root = '', point = ''] = line.split(' ');
-      return { device, root: unescaped(root), point: unescaped(point) };
+      const [, , device = '', root = '', point = '', options = ''] = line.split(' ');
+      return { device, root: unescaped(root), point: unescaped(point), readOnly: options.split(',').includes('ro') };
     });
 }
 

@@ -34,6 +34,6 @@ test('the bundle gives no raw network, no secrets and no writable host path', ()
 test('a configuration says what its guest was made from', () => {
   const template = { id: 'tpl-x', name: 'x', digest: 'd', description: '', limits: { vcpus: 1, memoryMb: 512, diskMb: 1024, pids: 100 }, env: {}, rootfs: '/rootfs' };
   const config = bundleConfig({ template, limits: template.limits, netns: 'ns', cgroup: '/c/g', volumes: null, agent: { path: '/agent', digest: 'a' } });
-  assert.deepEqual(originOf(JSON.stringify(config)), { template: 'd', agent: 'a' });
+  assert.deepEqual(originOf(JSON.stringify(config)), { template: 'd', agent: 'a', mountable: false });
   assert.equal(originOf('{}'), null);
 });

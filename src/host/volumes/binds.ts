@@ -23,7 +23,7 @@ export class VolumeBinds {
       try {
         using place = await this.#disks.holdMountable(volume.volumeId);
         if (restoring) await inDirectory(place.files, volume.subpath, async () => undefined, { made: () => {} });
-        const root = volume.readOnly ? await this.#disks.readOnly(volume.volumeId) : place.files;
+        const root = volume.readOnly ? (await this.#disks.readOnly(volume.volumeId)).files : place.files;
         await inDirectory(root, volume.subpath, (directory) => runTool('mount', ['--no-canonicalize', '--bind', directory.path, pointIn(points, point)]));
       } catch (reason) {
         throw explainedFor(volume, reason);

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { chmod, chown, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { VolumeId } from '../../core/ids.ts';
+import { parseVolumeId, type VolumeId } from '../../core/ids.ts';
 import { Turns } from '../../core/turns.ts';
 import type { HostLog } from '../log.ts';
 import { mounts, unmount } from '../mounts.ts';
@@ -74,17 +74,24 @@ export class ImageDisks implements VolumeDisks {
     });
   }
 
-  /** Where the files of a volume that is held are read-only, whoever asks. */
-  async readOnly(id: VolumeId): Promise<string> {
+  /** Where a volume that is held is read-only, whoever asks. */
+  async readOnly(id: VolumeId): Promise<Pick<VolumePlace, 'files' | 'aside'>> {
     const point = join(this.#dir(id), 'ro');
+    const place = { files: join(point, 'files'), aside: join(point, 'aside') };
     return this.#turns.take(id, async () => {
-      if (mounts().some((mount) => mount.point === point)) return point;
+      if (mounts().some((mount) => mount.point === point && mount.readOnly)) return place;
       await mkdir(point, { recursive: true, mode: 0o700 });
-      await runTool('mount', ['--bind', join(this.#fs(id), 'files'), point]);
+      if (!isMounted(point)) await runTool('mount', ['--bind', this.#fs(id), point]);
       // In two steps, because a bind takes no options: until the second nobody knows of it.
       await runTool('mount', ['-o', 'remount,bind,ro,nosuid,nodev,noatime', point]);
-      return point;
+      return place;
     });
+  }
+
+  /** The volume whose file system is mounted there for the server; null when none is. */
+  mountedAt(point: string): VolumeId | null {
+    const [name = '', last] = point.startsWith(`${this.#root}/`) ? point.slice(this.#root.length + 1).split('/') : [];
+    return last === 'fs' && point === this.#fs(name as VolumeId) ? parseVolumeId(name) : null;
   }
 
   async remove(id: VolumeId): Promise<void> {
