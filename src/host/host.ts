@@ -302,7 +302,7 @@ export class LocalHost implements Host {
     await removeGateway(this.#instance);
     await openCgroup(this.#instance.cgroup).remove();
     await unmountAt(this.#instance.slotsDir);
-    await unmountAt(join(this.#instance.dataDir, 'volumes'));
+    await this.volumeDisks.end();
     rmSync(join(this.#instance.dataDir, 'host'), { recursive: true, force: true });
   }
 

@@ -30,8 +30,10 @@ test('a sandbox starts with the files of its volumes, as its own, and changes no
 test('a create that asks for what cannot be attached is refused with the field, and makes nothing', async () => {
   const { volumeId } = await Volumes.create('v', archive({ name: 'file', data: 'x' }));
   const refused: [object, number, RegExp][] = [
-    [{ volume_id: volumeId, mount_path: '/data', mode: 'mount' }, 400, /^volumes\[0\]\.mode is mount, which is not available yet/],
-    [{ volume_id: volumeId, mount_path: '/data', mode: 'mount-ro' }, 400, /^volumes\[0\]\.mode is mount-ro/],
+    [{ volume_id: volumeId, mount_path: '/data', mode: 'move' }, 400, /mode/],
+    [{ volume_id: volumeId, mount_path: '/data', mode: 'mount', subpath: 'file' }, 400, /^volumes\[0\]\.subpath is a file/],
+    [{ volume_id: volumeId, mount_path: '/data', mode: 'mount-ro', subpath: 'missing' }, 404, /missing/],
+    [{ volume_id: volumeId, mount_path: '/.paddock/volumes/1', mode: 'mount' }, 400, /^volumes\[0\]\.mount_path/],
     ...['/', '/etc', '/usr/lib', '/proc/1', '/data/../etc'].map((path): [object, number, RegExp] => [{ volume_id: volumeId, mount_path: path }, 400, /^volumes\[0\]\.mount_path/]),
     [{ volume_id: volumeId, mount_path: '/data', subpath: '../..' }, 400, /^volumes\[0\]\.subpath/],
     [{ volume_id: volumeId, mount_path: '/data', subpath: 'file' }, 400, /^volumes\[0\]\.subpath is a file/],

@@ -1,10 +1,11 @@
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { chmod, chown, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseVolumeId, type VolumeId } from '../../core/ids.ts';
 import { Turns } from '../../core/turns.ts';
 import type { HostLog } from '../log.ts';
-import { mounts, unmount } from '../mounts.ts';
+import { mounts, unmount, unmountAt } from '../mounts.ts';
 import { runTool, ToolError } from '../tool.ts';
 import { empty, idsIn, plainPlace, type VolumeDisks, type VolumePlace } from './disks.ts';
 import { volumeOwner } from './tree.ts';
@@ -108,6 +109,13 @@ export class ImageDisks implements VolumeDisks {
       if (!known.has(id)) await this.remove(id);
       else await empty(join(this.#dir(id), 'incoming')); // that of an image is emptied when it is mounted
     }
+  }
+
+  /** Takes every mount away, and waits until the kernel has let go of the images: after the last sandbox. */
+  async end(): Promise<void> {
+    clearInterval(this.#timer);
+    await unmountAt(this.#root);
+    for (let attempt = 0; attempt < 100 && loopDevices().some(({ file }) => file.startsWith(`${this.#root}/`)); attempt++) await sleep(20);
   }
 
   /** Unmounts what nobody uses; what sandboxes use stays for them. */
@@ -246,15 +254,18 @@ async function mountImage(image: string, point: string): Promise<void> {
 
 /** The loop device that a mount of before has left for this file. */
 function deviceOf(image: string): string | null {
-  for (const name of readdirSync('/sys/block')) {
-    if (!name.startsWith('loop')) continue;
+  return loopDevices().find(({ file }) => file === image)?.device ?? null;
+}
+
+function loopDevices(): { readonly device: string; readonly file: string }[] {
+  return readdirSync('/sys/block').flatMap((name) => {
+    if (!name.startsWith('loop')) return [];
     try {
-      if (readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8').trim() === image) return `/dev/${name}`;
+      return [{ device: `/dev/${name}`, file: readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8').trim() }];
     } catch {
-      // Not in use.
+      return []; // not in use
     }
-  }
-  return null;
+  });
 }
 
 function isMounted(point: string): boolean {
