@@ -47,6 +47,8 @@ export interface HostOptions {
   readonly egress: EgressOptions;
   /** How large volumes are made. Default 4 GiB, 100,000 files. */
   readonly volumeLimits?: VolumeUsage | undefined;
+  /** Builds one of the templates that set-up only offers. */
+  readonly buildTemplate?: ((name: string) => Promise<void>) | undefined;
   readonly log: HostLog;
 }
 
@@ -334,5 +336,5 @@ export class LocalHost implements Host {
 export async function openHost(options: HostOptions): Promise<LocalHost> {
   const instance = await openInstance(options.dataDir, options.subnet);
   const runtime = await GvisorRuntime.open(instance, openArtefacts(options.artefactsDir));
-  return new LocalHost(instance, runtime, loadTemplates(options.artefactsDir), options);
+  return new LocalHost(instance, runtime, loadTemplates(options.artefactsDir, options.buildTemplate), options);
 }
