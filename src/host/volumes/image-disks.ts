@@ -7,6 +7,7 @@ import { Turns } from '../../core/turns.ts';
 import type { HostLog } from '../log.ts';
 import { mounts, unmount, unmountAt } from '../mounts.ts';
 import { runTool, ToolError } from '../tool.ts';
+import { DiskGuard } from './disk-guard.ts';
 import { empty, idsIn, plainPlace, type VolumeDisks, type VolumePlace } from './disks.ts';
 import { volumeOwner } from './tree.ts';
 
@@ -14,6 +15,9 @@ export interface ImageOptions {
   /** Bytes of files that a volume takes, and how many files and directories. */
   readonly bytes: number;
   readonly entries: number;
+  /** Free bytes of the disk below which volumes take nothing more, and above which they do again. Default 1 GiB and 1.5 GiB. */
+  readonly stopBelow?: number;
+  readonly goOnAbove?: number;
   /** Whether a checkpoint is still there: names that were kept for others are let go. */
   readonly isKept: (checkpointId: string) => boolean;
   readonly log: HostLog;
@@ -42,12 +46,20 @@ export class ImageDisks implements VolumeDisks {
   readonly #options: ImageOptions;
   readonly #mounted = new Map<VolumeId, Mounted>();
   readonly #turns = new Turns<VolumeId>();
+  readonly #guard: DiskGuard;
   readonly #timer: NodeJS.Timeout;
 
   /** @param root as the kernel calls it: without links. */
   constructor(root: string, options: ImageOptions) {
     this.#root = root;
     this.#options = options;
+    this.#guard = new DiskGuard({
+      directory: root,
+      stopBelow: options.stopBelow ?? 1024 ** 3,
+      goOnAbove: options.goOnAbove ?? 1.5 * 1024 ** 3,
+      mounted: () => [...this.#mounted.keys()].map((id) => this.#fs(id)),
+      log: options.log,
+    });
     this.#timer = setInterval(() => void this.#releaseIdle(idleAfterMs), lookForIdleMs);
     this.#timer.unref();
   }
@@ -107,6 +119,7 @@ export class ImageDisks implements VolumeDisks {
   async sweep(known: ReadonlySet<VolumeId>): Promise<void> {
     for (const id of await idsIn(this.#root)) {
       if (!known.has(id)) await this.remove(id);
+      else if (isMounted(this.#fs(id))) await this.#turns.take(id, () => this.#mount(id)); // sandboxes may use it
       else await empty(join(this.#dir(id), 'incoming')); // that of an image is emptied when it is mounted
     }
   }
@@ -121,6 +134,7 @@ export class ImageDisks implements VolumeDisks {
   /** Unmounts what nobody uses; what sandboxes use stays for them. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
+    await this.#guard.close();
     for (const id of await idsIn(this.#root)) if (isMounted(this.#fs(id)) && !this.#mounted.has(id)) this.#mounted.set(id, { users: 0, lastUse: 0 });
     for (const mounted of this.#mounted.values()) mounted.users = 0;
     await this.#releaseIdle(0);
@@ -156,6 +170,7 @@ export class ImageDisks implements VolumeDisks {
     if (await makeMissing(join(fs, 'files'), 0o755)) await chown(join(fs, 'files'), volumeOwner, volumeOwner);
     for (const name of ['incoming', 'aside']) await makeMissing(join(fs, name), 0o700);
     await empty(join(fs, 'incoming'));
+    await rm(join(fs, 'ballast'), { force: true }); // the guard decides anew
     for (const name of await readdir(join(fs, 'aside'))) if (!this.#options.isKept(name)) await rm(join(fs, 'aside', name), { recursive: true, force: true });
     const mounted = { users: 0, lastUse: Date.now() };
     this.#mounted.set(id, mounted);
