@@ -1,17 +1,12 @@
 import { finished, PassThrough, type Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
-import { pack, type Pack } from 'tar-stream';
-import type { VolumeId } from '../../core/ids.ts';
-import type { VolumePath } from '../../core/volume.ts';
-import type { VolumeStorage } from '../../core/volume-storage.ts';
-import { isGone } from './tree.ts';
+import { type Header, pack, type Pack } from 'tar-stream';
+import type { TreeItem } from './contents.ts';
 
-type Source = Pick<VolumeStorage, 'walk' | 'get'>;
-
-/** Everything in a volume as a tar.gz, as fast as it is read. */
-export function packed(storage: Source, id: VolumeId, signal: AbortSignal): Readable {
-  const tar = packedTree(storage, id, [], signal);
+/** A tar, packed with gzip, as fast as it is read. */
+export function packed(contents: AsyncIterable<TreeItem>, signal: AbortSignal): Readable {
+  const tar = packedTree(contents, signal);
   const gzip = createGzip({ level: 1 });
   finished(gzip, () => tar.destroy());
   gzip.on('error', () => undefined);
@@ -19,8 +14,7 @@ export function packed(storage: Source, id: VolumeId, signal: AbortSignal): Read
   return gzip;
 }
 
-/** Everything below a directory of a volume as a tar, named from there. */
-export function packedTree(storage: Source, id: VolumeId, from: VolumePath, signal: AbortSignal): Readable {
+export function packedTree(contents: AsyncIterable<TreeItem>, signal: AbortSignal): Readable {
   const tar = pack();
   const out = new PassThrough();
   const fail = (error: unknown): void => {
@@ -35,29 +29,31 @@ export function packedTree(storage: Source, id: VolumeId, from: VolumePath, sign
   });
   out.on('error', () => undefined); // whoever reads it is told by the stream
   pipeline(tar, out).catch(fail);
-  addAll(tar, storage, id, from, signal).catch(fail);
+  addAll(tar, contents, signal).catch(fail);
   return out;
 }
 
-async function addAll(tar: Pack, storage: Source, id: VolumeId, from: VolumePath, signal: AbortSignal): Promise<void> {
-  for await (const { path, entry } of storage.walk(id, from)) {
+async function addAll(tar: Pack, contents: AsyncIterable<TreeItem>, signal: AbortSignal): Promise<void> {
+  for await (const { path, entry, content } of contents) {
     signal.throwIfAborted();
-        const name = path.slice(from.length).join('/');
+    const name = path.join('/');
     const mtime = new Date(entry.modifiedAt);
-    if (entry.type === 'dir') {
+    if (content === null) {
       tar.entry({ name: `${name}/`, type: 'directory', mode: entry.mode, mtime });
       continue;
     }
-    // Opened anew: it may have been replaced since it was listed, and its length must be that of what is sent.
-    const opened = await storage.get(id, path).catch((error: unknown) => {
-      if (isGone(error)) return null;
-      throw error;
-    });
-    if (opened === null) continue;
-    const { entry: now, body } = opened;
-    await pipeline(body, ofLength(now.size), tar.entry({ name, size: now.size, mode: now.mode, mtime: new Date(now.modifiedAt) }), { signal });
+    const header = { name, size: entry.size, mode: entry.mode, mtime };
+    if (Buffer.isBuffer(content)) await added(tar, header, content);
+    else await pipeline(content, ofLength(entry.size), tar.entry(header), { signal });
   }
   tar.finalize();
+}
+
+/** What has become shorter since it was looked at is as long as it is now. */
+function added(tar: Pack, header: Partial<Header> & { name: string }, content: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    tar.entry(header, content, (error) => (error ? reject(error) : resolve()));
+  });
 }
 
 const zeros = Buffer.alloc(65_536);

@@ -9,10 +9,11 @@ import { deepestVolumePath, type VolumeEntry, type VolumePath } from '../../core
 import type { IncomingFile, Unpacked, VolumeStorage, VolumeUsage } from '../../core/volume-storage.ts';
 import { runTool } from '../tool.ts';
 import { PlainDisks, type VolumeDisks, type VolumePlace } from './disks.ts';
+import { contentsBelow, type TreeItem } from './contents.ts';
 import { entriesOf, entryOf, statIn } from './entries.ts';
 import { Incoming } from './incoming.ts';
 import { packed, packedTree } from './pack.ts';
-import { codeOf, Directory, explained, inDirectory, isGone, onPath } from './tree.ts';
+import { codeOf, Directory, explained, inDirectory, isGone, onPath, openDirectory } from './tree.ts';
 import { unpack, unpackTree } from './unpack.ts';
 
 /** Below it nothing more is taken: what runs must not suffer for what is kept. */
@@ -84,11 +85,18 @@ export class LocalVolumes implements VolumeStorage {
   }
 
   pack(id: VolumeId, signal: AbortSignal): Readable {
-    return packed(this, id, signal);
+    return packed(this.#contents(id, []), signal);
   }
 
   packTree(id: VolumeId, path: VolumePath, signal: AbortSignal): Readable {
-    return packedTree(this, id, path, signal);
+    return packedTree(this.#contents(id, path), signal);
+  }
+
+  async *#contents(id: VolumeId, path: VolumePath): AsyncGenerator<TreeItem> {
+    using place = await this.#hold(id);
+    const root = await onPath(path, () => openDirectory(place.files, path));
+    await using opened = root;
+    yield* contentsBelow(opened, [], path.length);
   }
 
   async receive(id: VolumeId, body: Readable | Uint8Array, { durable }: { readonly durable: boolean }): Promise<IncomingFile> {

@@ -79,6 +79,16 @@ export class Directory implements AsyncDisposable {
   }
 }
 
+/** The directory that the names lead to from `root`. */
+export async function openDirectory(root: string, names: readonly string[]): Promise<Directory> {
+  let directory = await Directory.open(root);
+  for (const name of names) {
+    await using before = directory;
+    directory = await before.enter(name);
+  }
+  return directory;
+}
+
 /** Works in the directory that the names lead to from `root`; with `make`, missing ones are made, and `made` hears of each. */
 export async function inDirectory<T>(root: string, names: readonly string[], work: (directory: Directory) => Promise<T>, make?: { readonly made: () => void }): Promise<T> {
   let directory = await Directory.open(root);
