@@ -128,7 +128,7 @@ export class ImageDisks implements VolumeDisks {
   async end(): Promise<void> {
     clearInterval(this.#timer);
     await unmountAt(this.#root);
-    for (let attempt = 0; attempt < 100 && loopDevices().some(({ file }) => file.startsWith(`${this.#root}/`)); attempt++) await sleep(20);
+    for (let attempt = 0; attempt < 250 && loopDevices().some(({ file }) => file.startsWith(`${this.#root}/`)); attempt++) await sleep(20);
   }
 
   /** Unmounts what nobody uses; what sandboxes use stays for them. */
