@@ -3,8 +3,13 @@ import { unmountAt } from './mounts.ts';
 import { runTool } from './tool.ts';
 
 /**
- * The writable space of one guest: an ext4 file system of a fixed size in a sparse file. The guest's overlay lies on
- * it as one unlinked file, so the file system needs neither journal nor many inodes, and a full disk is the guest's alone.
+ * What lies on a disk: the overlay of a guest, which is one unlinked file and needs hardly an inode, or a tree of files that the guest writes.
+ */
+export type DiskUse = 'overlay' | 'tree';
+
+/**
+ * The writable space of one guest: an ext4 file system of a fixed size in a sparse file. It does not outlive a crash of the machine, so it
+ * needs no journal, and a full disk is the guest's alone.
  */
 export interface Disk {
   /** Directory it is mounted at. */
@@ -12,7 +17,7 @@ export interface Disk {
   readonly sizeMb: number;
 }
 
-export async function makeDisk(image: string, mount: string, sizeMb: number): Promise<Disk> {
+export async function makeDisk(image: string, mount: string, sizeMb: number, use: DiskUse = 'overlay'): Promise<Disk> {
   await removeDisk(image, mount);
   await mkdir(mount, { recursive: true, mode: 0o700 });
   const file = await open(image, 'wx', 0o600);
@@ -21,7 +26,7 @@ export async function makeDisk(image: string, mount: string, sizeMb: number): Pr
   } finally {
     await file.close();
   }
-  await runTool('mkfs.ext4', ['-q', '-F', '-m', '0', '-N', '64', '-O', '^has_journal,^resize_inode', '-E', 'nodiscard,lazy_itable_init=1,root_owner=0:0', image]);
+  await runTool('mkfs.ext4', ['-q', '-F', '-m', '0', ...(use === 'overlay' ? ['-N', '64'] : ['-i', '8192']), '-O', '^has_journal,^resize_inode', '-E', 'nodiscard,lazy_itable_init=1,root_owner=0:0', image]);
   // Not noexec: gVisor maps the overlay's pages as executable when the guest runs a program that it wrote.
   await runTool('mount', ['-o', 'loop,discard,noatime,nosuid,nodev', image, mount]);
   return { mount, sizeMb };

@@ -88,7 +88,10 @@ export class Restoring {
   }
 
   async #load(spec: RestoreSpec, saved: { dir: string; template: InstalledTemplate; build: string; agent: string; mountable: boolean; volumes: readonly SavedVolume[] }, signal: AbortSignal): Promise<RestoredGuest> {
-    const { runtime, slots, egress, binds, putBack } = this.#parts;
+    const { runtime, slots, egress, templates, binds, putBack } = this.#parts;
+    await templates.prepare(saved.template).catch((reason: unknown) => {
+      throw new PaddockError('unprocessable', `the root file system of the template that the sandbox was made from cannot be used: ${(reason as Error).message}`, {}, { cause: reason });
+    });
     const slot = await slots.claim(spec.limits.diskMb, signal);
     spec.lap?.('slot');
     let handle;

@@ -1,12 +1,11 @@
 import { availableParallelism } from 'node:os';
 import type { Limits } from '../../core/template.ts';
 import type { Artefact } from '../artefacts.ts';
-import type { Origin } from '../runtime.ts';
-import type { InstalledTemplate } from '../templates.ts';
+import type { GuestRoot, Origin } from '../runtime.ts';
 import { volumesInside } from '../volumes/points.ts';
 
 export interface BundleInput {
-  readonly template: InstalledTemplate;
+  readonly template: Pick<GuestRoot, 'digest' | 'rootfs' | 'env'>;
   readonly limits: Limits;
   readonly netns: string;
   /** Relative to each hierarchy's root, with a leading slash. */
@@ -62,7 +61,7 @@ export function bundleConfig({ template, limits, netns, cgroup, agent, volumes }
       // A slave: it gets what is mounted there later, and gives nothing back.
       ...(volumes === null ? [] : [{ destination: volumesInside, type: 'bind', source: volumes, options: ['rbind', 'rslave', 'nosuid', 'nodev'] }]),
     ],
-    annotations: { [templateMark]: template.digest, [agentMark]: agent.digest, ...(volumes === null ? {} : { [volumesMark]: 'mountable' }) },
+    annotations: { ...(template.digest === null ? {} : { [templateMark]: template.digest }), [agentMark]: agent.digest, ...(volumes === null ? {} : { [volumesMark]: 'mountable' }) },
     linux: {
       cgroupsPath: cgroup,
       namespaces: [{ type: 'pid' }, { type: 'ipc' }, { type: 'uts' }, { type: 'mount' }, { type: 'network', path: `/run/netns/${netns}` }],

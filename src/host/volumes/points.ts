@@ -1,7 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { mostLiveVolumes } from '../../core/volume-attachments.ts';
-import { unmountAt } from '../mounts.ts';
 import { runTool } from '../tool.ts';
 
 /** Where guests see what is mounted in their slot's directory for volumes. */
@@ -16,11 +15,6 @@ cd "$0" && mkdir "$@" && mount -o remount,ro "$0" && mount --make-shared "$0"`;
 export async function makePoints(directory: string): Promise<void> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
   await runTool('/bin/sh', ['-c', make, directory, ...Array.from({ length: mostLiveVolumes }, (_, point) => String(point))]);
-}
-
-/** Takes the points away, with what is mounted there. Throws when something stays: its files must not be taken for the slot's. */
-export async function removePoints(directory: string): Promise<void> {
-  await unmountAt(directory);
 }
 
 export function pointIn(directory: string, point: number): string {
