@@ -17,6 +17,8 @@ const field = /(?:full|first|last|middle|given|family|sur|maiden|patient|custome
 /** A field that may hold the name of anything: what is in it must also look like a person's. */
 const announced = /(?:my name is|name is|i am|i'm|this is|named|called|signed by|dear|hi|hello|hey|sincerely,|regards,|best,|cheers,|thanks,|ich heiße|ich bin|mein name ist|je m'appelle|me llamo|liebe|lieber|sehr geehrter|sehr geehrte|cher|chère|contact|spoke with|met with|meeting with|signed|by|from|to|for|with|and|ask|cc)[:,]?\s{1,2}$/i;
 const surely = /(?:my name is|her name is|his name is|their name is|ich heiße|mein name ist|je m'appelle|me llamo|signed by|spoke with|met with|meeting with|sehr geehrter herr|sehr geehrte frau|liebe|lieber|sincerely,|regards,|yours,|dear)\s{1,2}$/i;
+/** The last words of those phrases: a cheap look before the expensive one. */
+const surelyLast: ReadonlySet<string> = new Set(['is', 'heiße', "m'appelle", 'llamo', 'by', 'with', 'herr', 'frau', 'liebe', 'lieber', 'sincerely,', 'regards,', 'yours,', 'dear']);
 const notNames: ReadonlySet<string> = new Set('The This That These Those And But Or If When Where What Who Why How Please Thanks Thank Hello Dear Street Avenue Road University College Hospital Bank Inc Ltd Corp LLC GmbH Company Group Airport Station Park School Church Museum Hotel Team Support Sir Madam All Everyone Customer Customers User Users Admin Sales Service Services Act Theorem Algorithm Award Prize Institute Foundation Project Server Cloud Studio Code Script Model Test Data Api Http City County State River Lake Mountain Island Bay Beach Valley Airlines Times Journal Press Center Centre House Building Tower Bridge Square Drive Lane Boulevard Court Place Way Motors Systems Software Technologies Framework Library Protocol Effect Syndrome Disease Law Republic Kingdom January February March April May June July August September October November December Monday Tuesday Wednesday Thursday Friday Saturday Sunday Day Week Month Year Christmas Hiring Recruiting Team Board Ave Blvd St Rd'.split(' '));
 
 /**
@@ -38,18 +40,20 @@ export function findPersonNames(text: string, found: (hit: Hit) => void): void {
 
 function nameFrom(text: string, first: Word): { start: number; end: number } | null {
   if (titles.has(first.text)) return titled(text, first);
-  if (!looksLikeName(first.text)) return null;
-  const words = following(text, first);
-  const known = givenNames.has(first.text) || givenNames.has(first.text.split('-')[0]!);
+  const known = givenNames.has(first.text) || (first.text.includes('-') && givenNames.has(first.text.split('-')[0]!));
   const ambiguous = ambiguousGivenNames.has(first.text);
   const lead = text.slice(Math.max(0, first.start - 48), first.start);
-  const sure = field.test(lead) || surely.test(lead);
+  const inField = /[:=]\s{0,2}["']?$/.test(lead.slice(-4)) && field.test(lead);
+  const sure = inField || (surelyLast.has(wordBefore(lead)) && surely.test(lead));
+  // Most words with a capital end here, so that what follows may cost more.
+  if (!(sure || known || ambiguous || familyNames.has(first.text)) || !looksLikeName(first.text)) return null;
+  const words = following(text, first);
   const last = words.at(-1)!;
   const rest = words.slice(1).filter(({ text }) => text.length > 1);
   const followedByOther = notNames.has(nextWord(text, last.end));
   if (words.some(({ text }) => notNames.has(text)) || (followedByOther && !sure)) return null;
   const whole = { start: first.start, end: last.end };
-  if (sure && (known || ambiguous || rest.length > 0 || familyNames.has(first.text) || field.test(lead))) return whole;
+  if (sure && (known || ambiguous || rest.length > 0 || familyNames.has(first.text) || inField)) return whole;
   if (rest.length === 0) return announced.test(lead) && known && /(?:dear|hi|hello|hey|i am|i'm|this is|named)[:,]?\s{1,2}$/i.test(lead) ? whole : null;
   const family = rest.some(({ text }) => familyNames.has(text) || familyNames.has(text.split('-').at(-1)!));
   if (known) return whole;
@@ -107,6 +111,15 @@ function wordAt(text: string, start: number): Word {
   while (end < text.length && (isLetter(text.charCodeAt(end)) || ((text[end] === '-' || text[end] === "'" || text[end] === '’') && isLetter(text.charCodeAt(end + 1))))) end++;
   const word = text.slice(start, end);
   return word.endsWith("'s") || word.endsWith('’s') ? { text: word.slice(0, -2), start, end: end - 2 } : { text: word, start, end: Math.max(end, start + 1) };
+}
+
+/** The word at the end of a text, in small letters, before one or two blanks. */
+function wordBefore(lead: string): string {
+  const end = lead.trimEnd().length;
+  if (end === lead.length || lead.length - end > 2) return '';
+  let start = end;
+  while (start > 0 && end - start < 12 && !/\s/.test(lead[start - 1]!)) start--;
+  return lead.slice(start, end).toLowerCase();
 }
 
 function nextWord(text: string, at: number): string {
