@@ -39,11 +39,11 @@ export async function openVolumeStorage(config: Config, rows: { ids(): Promise<r
   // Before the store: what is in there without a file here would be taken for another server's.
   if (now.store !== (last?.store ?? null)) writeWhereabouts(file, now);
   if (config.volumeStore === null) return { storage: new LocalVolumes(volumes, disks), close: async () => {} };
-  const { bucket, prefix, endpoint, region, pathStyle } = config.volumeStore;
+  const { bucket, prefix, endpoint, region, pathStyle, needed } = config.volumeStore;
   const extraCa = config.egress.extraCaFile === null ? null : readFileSync(config.egress.extraCaFile, 'utf8');
   // The client of the store is a large package, and most servers have none.
   const { openObjectVolumes } = await import('../host/volumes/objects/open.ts');
-  const storage = await openObjectVolumes({ bucket, endpoint, region, pathStyle, credentials: keyOf(config.volumeStore), extraCa }, prefix, now.owner, log);
+  const storage = await openObjectVolumes({ bucket, endpoint, region, pathStyle, credentials: keyOf(config.volumeStore), extraCa }, prefix, needed ? now.owner : null, log);
   return { storage, close: () => storage.close() };
 }
 

@@ -9,7 +9,7 @@ import { sleep } from './wait.ts';
 const bucket = 'volumes';
 const program = createRequire(import.meta.url).resolve('s3rver/bin/s3rver.js');
 
-/** An S3 server in a process of its own, which checks signatures. Its port and what it holds stay over restarts. */
+/** An S3 server in a process of its own. Its port and what it holds stay over restarts; nothing of it stays after the tests. */
 export class TestObjectStore implements AsyncDisposable {
   readonly #directory = realpathSync(mkdtempSync(join(tmpdir(), 'paddock-s3-')));
   #port = 0;
@@ -17,16 +17,13 @@ export class TestObjectStore implements AsyncDisposable {
 
   static async open(): Promise<TestObjectStore> {
     const store = new TestObjectStore();
+    directories.add(store.#directory);
     await store.start();
     return store;
   }
 
   get endpoint(): string {
     return `http://127.0.0.1:${this.#port}`;
-  }
-
-  get process(): ChildProcess {
-    return this.#child!;
   }
 
   /** For a server that keeps its volumes here. */
@@ -85,6 +82,8 @@ export class TestObjectStore implements AsyncDisposable {
 }
 
 const running = new Set<ChildProcess>();
+const directories = new Set<string>();
 process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL');
+  for (const directory of directories) rmSync(directory, { recursive: true, force: true });
 });

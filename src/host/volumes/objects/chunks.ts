@@ -44,7 +44,7 @@ export class ChunkUploads {
   }
 
   /** All of a file, as it comes; it has arrived when `arrived` resolves. */
-  async addFile(content: AsyncIterable<Buffer | Uint8Array>): Promise<readonly Chunk[]> {
+  async addFile(content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<readonly Chunk[]> {
     const chunks: Chunk[] = [];
     let [parts, bytes]: [Uint8Array[], number] = [[], 0];
     const flush = async (): Promise<void> => {

@@ -17,7 +17,7 @@ import type { Manifest } from './manifest.ts';
 import { ObjectNames } from './names.ts';
 import { Readers } from './readers.ts';
 import { InDoubt, ManifestShelf } from './shelf.ts';
-import { sweepChunks, sweepVolumes } from './sweep.ts';
+import { sweepChunks, unknownVolumes } from './sweep.ts';
 import { below, dirAt, emptyDir, entryOf, nodeAt, TreeEdit, type Chunk, type FileNode, type Stamp } from './tree.ts';
 import { UnpackTree } from './unpack-tree.ts';
 
@@ -45,11 +45,15 @@ export class ObjectVolumes implements VolumeStorage {
   readonly #readers: Readers;
   /** In the names of everything that this process writes: the sweep of what is older leaves that alone. */
   readonly #boot = randomBytes(6).toString('hex');
+  readonly #sweeps: boolean;
   #count = 0;
+  /** By this process, while the sweep looks for what nobody knows. */
+  #created: Set<VolumeId> | null = null;
   readonly #closing = new AbortController();
   #sweeping: Promise<void> = Promise.resolve();
 
-  constructor(bucket: Bucket, prefix: string, log: HostLog) {
+  constructor(bucket: Bucket, prefix: string, log: HostLog, { sweeps }: { readonly sweeps: boolean }) {
+    this.#sweeps = sweeps;
     this.#bucket = bucket;
     this.#names = new ObjectNames(prefix);
     this.#log = log;
@@ -62,6 +66,7 @@ export class ObjectVolumes implements VolumeStorage {
   async assertRoom(): Promise<void> {}
 
   async create(id: VolumeId): Promise<void> {
+    this.#created?.add(id);
     await this.#shelf.create(id, { root: emptyDir(this.#stamp()), usage: { bytes: 0, entries: 0 }, revision: this.#newId() });
   }
 
@@ -70,18 +75,24 @@ export class ObjectVolumes implements VolumeStorage {
     await this.#litter.removeBelow(this.#names.volume(id), this.#names.manifest(id));
   }
 
-  /** What is of no known volume goes at once; chunks that a crash left in known ones, beside the first requests. */
+  /** Beside the first requests: what there is to be looked through takes its time. */
   async sweep(known: readonly VolumeId[]): Promise<void> {
-    for (const id of await sweepVolumes(this.#bucket, this.#names, new Set(known))) await this.discard(id);
+    if (!this.#sweeps) return;
+    this.#created = new Set();
     const { signal } = this.#closing;
-    this.#sweeping = (async () => {
-      for (const id of known) {
-        if (signal.aborted) return;
-        await sweepChunks(this.#bucket, this.#names, id, { shelf: this.#shelf, readers: this.#readers, litter: this.#litter, boot: this.#boot, signal });
-      }
-    })().catch((err: unknown) => {
+    this.#sweeping = this.#sweep(known, signal).catch((err: unknown) => {
       if (!signal.aborted) this.#log.warn({ err }, 'what a crash may have left in the object store could not be looked for; the next start tries again');
     });
+  }
+
+  async #sweep(known: readonly VolumeId[], signal: AbortSignal): Promise<void> {
+    const unknown = await unknownVolumes(this.#bucket, this.#names, new Set(known), this.#created!);
+    this.#created = null;
+    for (const id of unknown) await this.discard(id);
+    for (const id of known) {
+      if (signal.aborted) return;
+      await sweepChunks(this.#bucket, this.#names, id, { shelf: this.#shelf, readers: this.#readers, litter: this.#litter, boot: this.#boot, signal });
+    }
   }
 
   async usage(id: VolumeId): Promise<VolumeUsage> {
@@ -136,7 +147,7 @@ export class ObjectVolumes implements VolumeStorage {
     const uploads = new ChunkUploads(this.#placeOf(id), () => this.#newId());
     const remove = (): void => this.#litter.add(this.#keysOf(id, uploads.begun));
     try {
-      const chunks = await uploads.addFile(body instanceof Uint8Array ? [body] as unknown as AsyncIterable<Uint8Array> : body);
+      const chunks = await uploads.addFile(body instanceof Uint8Array ? [body] : body);
       await uploads.arrived();
       const file: IncomingChunks = {
         bytes: chunks.reduce((sum, { bytes }) => sum + bytes, 0),

@@ -7,12 +7,12 @@ import type { Readers } from './readers.ts';
 import type { ManifestShelf } from './shelf.ts';
 import { below } from './tree.ts';
 
-/** Volumes in the store that are not known. */
-export async function sweepVolumes(bucket: Bucket, names: ObjectNames, known: ReadonlySet<VolumeId>): Promise<readonly VolumeId[]> {
+/** Volumes in the store that were not known at the start, and were not made since. */
+export async function unknownVolumes(bucket: Bucket, names: ObjectNames, known: ReadonlySet<VolumeId>, created: ReadonlySet<VolumeId>): Promise<readonly VolumeId[]> {
   const unknown: VolumeId[] = [];
   for await (const name of bucket.list(names.volumes, true)) {
     const id = names.volumeIn(name);
-    if (id !== null && !known.has(id)) unknown.push(id);
+    if (id !== null && !known.has(id) && !created.has(id)) unknown.push(id);
   }
   return unknown;
 }
