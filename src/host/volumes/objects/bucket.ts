@@ -17,9 +17,12 @@ export interface BucketOptions {
   readonly attemptMs?: number;
 }
 
+/** That there is no such object, or that it has this tag. */
+export type PutCondition = 'absent' | { readonly etag: string };
+
 export interface StoredObject {
   readonly body: Buffer;
-  /** For `ifMatch`. */
+  /** For a `PutCondition`. */
   readonly etag: string | null;
 }
 
@@ -62,13 +65,13 @@ export class Bucket {
   }
 
   /**
-   * Replaces an object whole or not at all. With `ifMatch`, only while it has that tag, on servers that look at it: null when it has another one.
+   * Replaces an object whole or not at all. With a condition, only while that holds, on servers that look at it: null when it does not.
    * A failure may leave either: `mayHaveArrived` is false only for one that the server has refused.
    */
-  async put(key: string, body: Buffer, ifMatch: string | null = null): Promise<{ readonly etag: string | null } | null> {
-    const conditional = this.#conditional && ifMatch !== null;
+  async put(key: string, body: Buffer, condition: PutCondition | null = null): Promise<{ readonly etag: string | null } | null> {
+    const conditional = this.#conditional && condition !== null;
     try {
-      const { ETag } = await this.#client.send(new PutObjectCommand({ Bucket: this.#bucket, Key: key, Body: body, ContentLength: body.length, ...(conditional ? { IfMatch: ifMatch } : {}) }), this.#deadline());
+      const { ETag } = await this.#client.send(new PutObjectCommand({ Bucket: this.#bucket, Key: key, Body: body, ContentLength: body.length, ...(conditional ? (condition === 'absent' ? { IfNoneMatch: '*' } : { IfMatch: condition.etag }) : {}) }), this.#deadline());
       return { etag: ETag ?? null };
     } catch (error) {
       const status = statusOf(error);

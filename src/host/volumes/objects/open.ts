@@ -43,8 +43,8 @@ async function tryOut(bucket: Bucket, names: ObjectNames, owner: string): Promis
   }
   const holder = await bucket.get(names.owner, longestOwner);
   if (holder !== null) return holder.body.toString();
-  await bucket.put(names.owner, Buffer.from(owner));
-  // Of two that begin at once, both see the same one here, but for those that are between the two lines at once.
+  // Of two that begin at once, one is first.
+  await bucket.put(names.owner, Buffer.from(owner), 'absent');
   return (await bucket.get(names.owner, longestOwner))?.body.toString() ?? '';
 }
 

@@ -54,7 +54,7 @@ export class ManifestShelf {
     const { etag } = await this.#get(id);
     const packed = await encodeManifest(manifest);
     try {
-      const written = await this.#bucket.put(this.#keyOf(id), packed, etag);
+      const written = await this.#bucket.put(this.#keyOf(id), packed, etag === null ? null : { etag });
       if (written !== null) return this.#hold(id, { ...manifest, etag: written.etag, unsaved: false });
     } catch (error) {
       this.#held.delete(id);
