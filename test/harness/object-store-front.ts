@@ -17,6 +17,7 @@ export type Fate = 'pass' | 'cut' | 'cut after' | 'hang' | number;
 export class ObjectStoreFront {
   readonly asked: AskedObject[] = [];
   fate: (asked: AskedObject) => Fate = () => 'pass';
+  #last: Promise<unknown> = Promise.resolve();
   readonly #server;
   readonly #secret: string;
   readonly #upstream: number;
@@ -54,14 +55,25 @@ export class ObjectStoreFront {
     if (!isSigned(method, url, incoming.headers, authorization, this.#secret)) return refuse(response, 403, 'SignatureDoesNotMatch');
     if (incoming.headers['x-amz-content-sha256'] !== createHash('sha256').update(body).digest('hex')) return refuse(response, 400, 'XAmzContentSHA256Mismatch');
     const { 'if-match': wanted, 'if-none-match': unwanted, ...headers } = incoming.headers;
-    if (method === 'PUT' && (wanted ?? unwanted) !== undefined) {
-      const { statusCode, headers: there } = await this.#forward('HEAD', url, headers, null);
-      if (wanted === undefined ? statusCode === 200 : there.etag !== wanted) return refuse(response, 412, 'PreconditionFailed');
-    }
-    const answer = await this.#forward(method, url, headers, body);
+    const answer = await this.#inTurn(async () => {
+      if (method === 'PUT' && (wanted ?? unwanted) !== undefined) {
+        const { statusCode, headers: there } = await this.#forward('HEAD', url, headers, null);
+        if (wanted === undefined ? statusCode === 200 : there.etag !== wanted) return null;
+      }
+      return this.#forward(method, url, headers, body);
+    }, method === 'PUT' && (wanted ?? unwanted) !== undefined);
+    if (answer === null) return refuse(response, 412, 'PreconditionFailed');
     if (fate === 'cut after') return void incoming.socket.destroy();
     response.writeHead(answer.statusCode ?? 500, answer.headers);
     answer.pipe(response);
+  }
+
+  /** Nothing else is written between a condition and the write that it is for. */
+  async #inTurn<T>(work: () => Promise<T>, conditional: boolean): Promise<T> {
+    if (!conditional) return work();
+    const mine = this.#last.then(work, work);
+    this.#last = mine;
+    return mine;
   }
 
   async #forward(method: string, path: string, headers: IncomingHttpHeaders, body: Buffer | null): Promise<IncomingMessage> {
