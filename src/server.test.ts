@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { Agent, request as sendRequest, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http';
+import { connect } from 'node:net';
 import { Readable } from 'node:stream';
 import { text as readText } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
@@ -282,6 +283,22 @@ describe('the server', () => {
     assert.equal((await call('GET', `/sandboxes/${id}/ports/49983/`)).status, 403);
   });
 
+  test('while it stops, what would begin is to be repeated elsewhere and what is short is answered', async () => {
+    const [other, there] = await serve(core);
+    const created = core.host.specs.length;
+    // Requests that are on their way when the stop begins.
+    const [create, list, ready] = await Promise.all(['POST /sandboxes', 'GET /sandboxes', 'GET /ready'].map((line) => halfSent(there, `${line} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\n`)));
+    const closing = other.close();
+    const answers = await Promise.all([create!.finish('Content-Length: 2\r\nContent-Type: application/json\r\n\r\n{}'), list!.finish('\r\n'), ready!.finish('\r\n')]);
+    await closing;
+    assert.match(answers[0]!, /^HTTP\/1\.1 503 .*\r\nretry-after: 1\r\n.*the server is stopping/is);
+    assert.match(answers[0]!, /connection: close/i);
+    assert.match(answers[1]!, /^HTTP\/1\.1 200 /);
+    assert.match(answers[2]!, /^HTTP\/1\.1 503 .*\{"status":"draining"\}/s);
+    assert.equal(core.host.specs.length, created);
+    await assert.rejects(call('GET', '/health', { to: there, headers: { connection: 'close' } }), /ECONNREFUSED/);
+  });
+
   test('a server that stops ends streams with an error and long commands with an answer that is not repeated', async () => {
     const [other, there] = await serve(core);
     const id = await create();
@@ -297,6 +314,19 @@ describe('the server', () => {
     assert.deepEqual([status, json.message], [409, 'The server was stopped before the command was over.']);
   });
 });
+
+/** Sends the beginning of a request; `finish` sends the rest and resolves to all that was answered. */
+async function halfSent(url: URL, beginning: string): Promise<{ finish: (rest: string) => Promise<string> }> {
+  const socket = connect(Number(url.port), url.hostname);
+  await new Promise<void>((resolve) => socket.write(beginning, () => resolve()));
+  await new Promise((resolve) => setTimeout(resolve, 50)); // until the server has seen it
+  return {
+    finish: (rest) => {
+      socket.write(rest);
+      return readText(socket);
+    },
+  };
+}
 
 async function serve(core: Core): Promise<[Server, URL]> {
   const server = await buildServer({

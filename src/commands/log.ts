@@ -1,3 +1,4 @@
+import { requestId } from '../request-context.ts';
 import { pino, type Logger } from 'pino';
 import type { LogLevel } from '../config.ts';
 
@@ -14,7 +15,7 @@ export interface ServerLog {
 export function openLog(level: LogLevel): ServerLog {
   const destination = pino.destination({ fd: 2, sync: false });
   destination.on('error', () => {}); // whoever read the log has left; the server goes on
-  const log = pino({ level, base: null, serializers: { err: describeError, req: () => undefined, res: () => undefined } }, destination);
+  const log = pino({ level, base: null, mixin: namedRequest, serializers: { err: describeError, req: () => undefined, res: () => undefined } }, destination);
   return {
     log,
     flush: () => {
@@ -25,6 +26,12 @@ export function openLog(level: LogLevel): ServerLog {
       }
     },
   };
+}
+
+/** What is logged while a request is answered names it, whichever part of the server says it. */
+function namedRequest(): object {
+  const reqId = requestId();
+  return reqId === null ? {} : { reqId };
 }
 
 function describeError(error: unknown): object {

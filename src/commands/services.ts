@@ -4,6 +4,7 @@ import { Access } from '../core/access.ts';
 import { systemClock } from '../core/clock.ts';
 import { EventLog } from '../core/events.ts';
 import { Files } from '../core/files.ts';
+import type { Measures } from '../core/measures.ts';
 import { Networks } from '../core/networks.ts';
 import { Ports } from '../core/ports.ts';
 import { Previews } from '../core/previews.ts';
@@ -46,8 +47,9 @@ export interface Services {
  * Opens store and host, and brings both together again: what was running is found, what is left over is removed.
  *
  * @param buildTemplate builds a template of the catalogue that is made on demand; without it there are none
+ * @param measures hears how the work goes
  */
-export async function openServices(config: Config, log: Logger, buildTemplate?: (name: string) => Promise<void>): Promise<Services> {
+export async function openServices(config: Config, log: Logger, buildTemplate?: (name: string) => Promise<void>, measures?: Measures): Promise<Services> {
   const store = await openDataStore(config);
   const undo: (() => Promise<void>)[] = [() => store.close()];
   const close = async (): Promise<void> => {
@@ -76,8 +78,8 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
     const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes), clock, events, settings });
     await volumes.start();
-    const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(volumes) });
-    const networks = new Networks({ sandboxes, store, host, clock, events, settings });
+    const sandboxes = new Sandboxes({ measures, store, host, templates: host.templates, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(volumes) });
+    const networks = new Networks({ measures, sandboxes, store, host, clock, events, settings });
     await sandboxes.start();
     undo.push(() => sandboxes.stop());
     const processes = new Processes({ sandboxes, store, clock, settings, events });

@@ -66,6 +66,8 @@ export interface SandboxStore {
   list(teamId: TeamId, query: SandboxQuery): Promise<SandboxPage>;
   /** Every sandbox in one of these states, over all teams: for recovery, deadlines and admission. */
   inStates(states: readonly SandboxState[]): Promise<readonly Sandbox[]>;
+  /** How many there are in each state, over all teams; ended ones are not counted. */
+  countByState(): Promise<Readonly<Partial<Record<SandboxState, number>>>>;
   /**
    * Compare-and-set: moves the sandbox to `to` if it is in one of `from` and the guard holds. Returns the new row, or null
    * when somebody else was first.

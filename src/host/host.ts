@@ -107,6 +107,11 @@ export class LocalHost implements Host, BuildHost {
     return this.#instance.cgroup;
   }
 
+  /** What of this machine is nobody's at the moment, for whoever watches it. */
+  occupancy(): { readonly waitingGuests: number; readonly keptGuests: number; readonly keptBytes: number; readonly readySlots: number } {
+    return { waitingGuests: this.#guests.waiting, keptGuests: this.#kept.count, keptBytes: this.#kept.held, readySlots: this.#slots.ready };
+  }
+
   async provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef> {
     const template = this.templates.byDigest(spec.template.digest);
     if (template === undefined) throw new PaddockError('not_found', `Template ${spec.template.name} (${spec.template.digest}) is not on this machine.`);

@@ -162,6 +162,7 @@ function delayed(store: SandboxStore, delay: () => Promise<void>): SandboxStore 
     find: slow(store.find),
     list: slow(store.list),
     inStates: slow(store.inStates),
+    countByState: slow(store.countByState),
     transition: slow(store.transition),
     transitionWith: slow(store.transitionWith),
     remove: slow(store.remove),
