@@ -331,6 +331,7 @@ async function halfSent(url: URL, beginning: string): Promise<{ finish: (rest: s
 async function serve(core: Core): Promise<[Server, URL]> {
   const server = await buildServer({
     access: core.access,
+    idempotency: core.idempotency,
     sandboxes: core.sandboxes,
     processes: core.processes,
     files: core.files,

@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import { Access } from '../core/access.ts';
 import { systemClock } from '../core/clock.ts';
 import { EventLog } from '../core/events.ts';
+import { Idempotency } from '../core/idempotency.ts';
 import { Files } from '../core/files.ts';
 import type { Measures } from '../core/measures.ts';
 import { Networks } from '../core/networks.ts';
@@ -29,6 +30,7 @@ export interface Services {
   readonly host: LocalHost;
   readonly access: Access;
   readonly tokens: Tokens;
+  readonly idempotency: Idempotency;
   readonly sandboxes: Sandboxes;
   readonly processes: Processes;
   readonly files: Files;
@@ -90,6 +92,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       host,
       access,
       tokens,
+      idempotency: new Idempotency({ store, clock, secret: store.deriveKey('idempotency') }),
       sandboxes,
       processes,
       files: new Files({ sandboxes, settings, events }),

@@ -1,5 +1,6 @@
 import { PaddockError } from './errors.ts';
 import type { Lap } from './host.ts';
+import type { Born } from './idempotency.ts';
 import { assertEnforceable, type PolicyRequest } from './policy.ts';
 import type { Declared, Lifecycle, WireName } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
@@ -23,6 +24,7 @@ export interface CreateSandbox {
   readonly defaultUser: string;
   /** Hears of the stages of the create, for whoever measures them. */
   readonly lap?: Lap;
+  readonly born?: Born | undefined;
 }
 
 /** Throws `invalid_argument` with the field and the limit for whatever a create may not ask for. */

@@ -54,6 +54,7 @@ export class Creation {
     const chosen = chooseTemplate(input.templateName, templates, settings);
     const fill = await this.#deps.volumes.prepare(principal, input.policy?.volumes ?? []);
     const boot: GuestMaker = async (unborn, aborted) => {
+      await input.born?.(unborn.id);
       const guest = await this.#deps.host.provision(this.#specOf(unborn, chosen.template, input.lap), aborted);
       if (fill === null) return guest;
       await fill(this.#deps.host.guest(unborn.id).files, aborted);

@@ -7,6 +7,7 @@ import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
 import type { Host, Lap } from './host.ts';
 import { newSandboxId, newShortId, type SandboxRef, type SnapshotId } from './ids.ts';
+import type { Born } from './idempotency.ts';
 import type { Keeping } from './keeping.ts';
 import { measured, type Measures } from './measures.ts';
 import type { ProcessClock } from './process-clock.ts';
@@ -34,6 +35,7 @@ export interface CreateFromSnapshot extends CopyInput {
   readonly name?: string;
   readonly policy?: PolicyRequest;
   readonly declared?: Declared;
+  readonly born?: Born | undefined;
 }
 
 type Copy = Omit<CreateFromSnapshot, 'policy'> & { readonly policy?: EnforcedPolicy };
@@ -147,7 +149,10 @@ export class Forks {
         createdAt: clock.now(),
         sourceSnapshotId: sourceId,
       });
-    const sandbox = await creation.bear(described, (born, aborted) => host.restore(resuming.specOf(born, snapshot, false, input.lap), aborted), signal, input.lap);
+    const sandbox = await creation.bear(described, async (born, aborted) => {
+      await input.born?.(born.id);
+      return host.restore(resuming.specOf(born, snapshot, false, input.lap), aborted);
+    }, signal, input.lap);
     try {
       await this.#deps.processes.restart(sandbox, captured.processes, false);
     } catch (error) {

@@ -1,3 +1,4 @@
+import type { IdempotencyStore } from './idempotency.ts';
 import type { SandboxId, SandboxRef, SnapshotId, TeamId, VolumeId } from './ids.ts';
 import type { ConnectionEvent, ConnectionVerdict } from './network/egress.ts';
 import type { CheckpointRef } from './host.ts';
@@ -278,5 +279,6 @@ export interface Store {
   readonly volumes: VolumeStore;
   readonly volumeLocks: VolumeLockStore;
   readonly keys: KeyStore;
+  readonly idempotency: IdempotencyStore;
   close(): Promise<void>;
 }

@@ -18,6 +18,18 @@ export interface Schema {
   snapshots: SnapshotRow;
   volumes: VolumeRow;
   volume_locks: VolumeLockRow;
+  idempotency_keys: IdempotencyKeyRow;
+}
+
+/** A create that may be repeated; key and body are keyed hashes, hex. */
+export interface IdempotencyKeyRow {
+  team_id: string;
+  key_hash: string;
+  body_hash: string;
+  run: string;
+  sandbox_id: string | null;
+  answer_sealed: string | null;
+  created_at: number;
 }
 
 export interface SchemaVersionRow {

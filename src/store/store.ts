@@ -3,6 +3,8 @@ import type { EventStore, KeyStore, NetworkEventStore, PreviewPortStore, Process
 import { openDatabase } from './database.ts';
 import { SqlEvents } from './events.ts';
 import { stored } from './fault.ts';
+import type { IdempotencyStore } from '../core/idempotency.ts';
+import { SqlIdempotency } from './idempotency.ts';
 import { SqlKeys } from './keys.ts';
 import { SqlNetworkEvents } from './network-events.ts';
 import { SqlPreviewPorts } from './preview-ports.ts';
@@ -49,6 +51,7 @@ export class SqlStore implements Store {
   readonly volumes: VolumeStore;
   readonly volumeLocks: VolumeLockStore;
   readonly keys: KeyStore;
+  readonly idempotency: IdempotencyStore;
   readonly #db: Kysely<Schema>;
   readonly #sealer: Sealer;
 
@@ -65,6 +68,7 @@ export class SqlStore implements Store {
     this.volumes = new SqlVolumes(db);
     this.volumeLocks = new SqlVolumeLocks(db);
     this.keys = new SqlKeys(db);
+    this.idempotency = new SqlIdempotency(db, sealer);
   }
 
   /** A 32-byte key for one purpose, derived from the master key: the same after every start. */

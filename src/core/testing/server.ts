@@ -6,6 +6,7 @@ import { Access } from '../access.ts';
 import type { Clock } from '../clock.ts';
 import type { CreateSandbox } from '../create-input.ts';
 import { EventLog } from '../events.ts';
+import { Idempotency } from '../idempotency.ts';
 import { Files } from '../files.ts';
 import type { NamingTable } from '../identity.ts';
 import { Networks } from '../networks.ts';
@@ -70,6 +71,7 @@ export class Server {
   volumeLocks!: VolumeLocks;
   volumeCaptures!: VolumeCaptures;
   access!: Access;
+  idempotency!: Idempotency;
   principal!: Principal;
 
   #session: ReturnType<MemoryHost['session']> | null = null;
@@ -141,6 +143,7 @@ export class Server {
     this.files = new Files({ sandboxes, settings, events });
     this.ports = new Ports({ sandboxes });
     this.previews = new Previews({ sandboxes, store, events });
+    this.idempotency = new Idempotency({ store, clock, secret: store.deriveKey('idempotency') });
     this.access = new Access({ store, clock, events });
     this.principal = { teamId: await store.keys.defaultTeam(), keyId: 'key-test' };
     await sandboxes.start();

@@ -6,7 +6,6 @@ import { authenticate } from './authenticate.ts';
 import { Cursors } from './cursor.ts';
 import type { DeclawDependencies, RouteDependencies, Scope } from './dependencies.ts';
 import { answerTo } from './errors.ts';
-import { Idempotency } from './idempotency.ts';
 import { parsePublicId, sandboxNotFound } from './ids.ts';
 import { Presenter } from './present.ts';
 import { commandRoutes } from './routes/commands.ts';
@@ -38,7 +37,6 @@ export async function declawWire(instance: FastifyInstance, given: DeclawDepende
     ...given,
     present: new Presenter(given.tokens, given.domain),
     cursors: new Cursors(given.cursorKey),
-    idempotency: new Idempotency(() => given.clock.now()),
   };
   app.decorateRequest('received');
   app.decorateRequest('principal');
