@@ -1,13 +1,14 @@
 import { existsSync } from 'node:fs';
 import { isIPv4, isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
+import { type Endpoint, parseEndpoint } from './host/images/registry/endpoint.ts';
 
 /** Every setting of a server, parsed once at the start. Nothing else reads the environment. */
 export interface Config {
   readonly listen: ListenAddress;
   /** State of this instance: database, keys, sandboxes' disks. Two servers never share one. */
   readonly dataDir: string;
-  /** What set-up has built: `runsc/`, `agent/`, `templates/`. May be shared between instances. */
+  /** What set-up has built: `runsc/`, `agent/`, `unpacker/`, `templates/`. May be shared between instances. */
   readonly artefactsDir: string;
   readonly domain: string;
   /** The API key given by the operator; null means: the one generated in the data directory. */
@@ -25,8 +26,10 @@ export interface Config {
   readonly snapshots: { readonly max: number; readonly diskMb: number };
   /** Of a team, and what one may hold. */
   readonly volumes: { readonly max: number; readonly mb: number };
+  readonly templates: TemplateConfig;
   readonly subnet: Subnet | null;
   readonly egress: EgressSettings;
+  readonly images: ImageSettings;
   readonly networkLogDays: number;
   readonly superserve: SuperserveConfig;
   readonly logLevel: LogLevel;
@@ -42,6 +45,33 @@ export interface EgressSettings {
   readonly upstreamProxy: string | null;
   /** PEM file with certificates that an upstream proxy over https may have besides those of known authorities. */
   readonly extraCaFile: string | null;
+}
+
+/** What teams may build, and how. */
+export interface TemplateConfig {
+  /** Of a team. */
+  readonly max: number;
+  readonly maxVcpus: number;
+  readonly maxMemoryMb: number;
+  readonly maxDiskMb: number;
+  readonly maxImageMb: number;
+  readonly buildsAtOnce: number;
+  readonly buildsPerTeam: number;
+  readonly buildSeconds: number;
+  /** Outbound rules; empty: everything that a sandbox without rules may reach. */
+  readonly allowOut: readonly string[];
+  /** What to take instead of an image of that name. */
+  readonly imageAliases: Readonly<Record<string, string>>;
+  /** JSON file: registry → username and password. */
+  readonly registryLoginsFile: string | null;
+}
+
+/** Where images of templates may come from, besides the registries of the internet. */
+export interface ImageSettings {
+  /** Those that may be at addresses of this network; `secure` is false for those spoken to over plain http. */
+  readonly internalRegistries: readonly Endpoint[];
+  /** Asked instead of Docker Hub. */
+  readonly mirror: Endpoint | null;
 }
 
 /** What can be chosen about the Superserve wire. */
@@ -90,7 +120,7 @@ export interface SettingDescription {
 export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_LISTEN', default: '127.0.0.1:7070', meaning: 'Address and port the server listens on, host:port or [IPv6]:port. Port 0 lets the system choose.' },
   { name: 'PADDOCK_DATA_DIR', default: '/var/lib/paddock', meaning: 'Directory of the state: database, keys, sandboxes. One server at a time.' },
-  { name: 'PADDOCK_ARTEFACTS_DIR', default: 'the data directory', meaning: 'Directory of what set-up builds: runsc/, agent/, templates/. Several servers may share one.' },
+  { name: 'PADDOCK_ARTEFACTS_DIR', default: 'the data directory', meaning: 'Directory of what set-up builds: runsc/, agent/, unpacker/, templates/. Several servers may share one.' },
   { name: 'PADDOCK_DOMAIN', default: 'sandbox.localhost', meaning: 'Domain of sandboxes: their ports are at <port>-<id>.<domain>. Its names must lead here; those of sandbox.localhost do on this machine.' },
   { name: 'PADDOCK_API_KEY', default: '', meaning: 'The API key that clients use. Without it one is generated once and kept in <data>/api-key.' },
   { name: 'PADDOCK_RUNSC', default: '', meaning: 'Path of another runsc for new sandboxes; running ones keep the build they were started with.' },
@@ -105,10 +135,23 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_MAX_SNAPSHOT_DISK', default: '0', meaning: 'MiB that the snapshots of a team may take on disk together, 0 for no limit but the disk.' },
   { name: 'PADDOCK_MAX_VOLUMES', default: '100', meaning: 'Volumes that a team may have.' },
   { name: 'PADDOCK_MAX_VOLUME_MB', default: '4096', meaning: 'MiB that the files of one volume may take, and that an archive for one may have.' },
+  { name: 'PADDOCK_MAX_TEMPLATES', default: '50', meaning: 'Templates that a team may have.' },
+  { name: 'PADDOCK_MAX_TEMPLATE_VCPUS', default: '10', meaning: 'Virtual CPUs that a template may give its sandboxes.' },
+  { name: 'PADDOCK_MAX_TEMPLATE_MEMORY_MB', default: '20480', meaning: 'MiB of memory that a template may give its sandboxes.' },
+  { name: 'PADDOCK_MAX_TEMPLATE_DISK_MB', default: '102400', meaning: 'MiB of disk that a template may give its sandboxes.' },
+  { name: 'PADDOCK_MAX_IMAGE_MB', default: '10240', meaning: 'MiB that an image which a template is built from may have, unpacked.' },
+  { name: 'PADDOCK_BUILDS', default: '2', meaning: 'Builds of templates that run at the same time; others wait.' },
+  { name: 'PADDOCK_TEAM_BUILDS', default: '5', meaning: 'Builds of one team that run or wait; one more is refused with 429.' },
+  { name: 'PADDOCK_BUILD_TIMEOUT', default: '1800', meaning: 'Seconds that a build may take, from 10 to 86400.' },
+  { name: 'PADDOCK_BUILD_ALLOW_OUT', default: '', meaning: 'What the steps of builds may reach, as in allow_out of a sandbox, several with commas. Without it, what a sandbox without rules may.' },
+  { name: 'PADDOCK_IMAGE_ALIASES', default: '', meaning: 'What to build from when an image of that name is asked for: ubuntu:22.04=base,python:3.11=python, built-in templates or other images, also paths such as oci:/srv/images/x.' },
+  { name: 'PADDOCK_REGISTRY_LOGINS', default: '', meaning: 'JSON file with logins of registries: {"registry.example.com": {"username": "…", "password": "…"}}; Docker Hub is docker.io.' },
   { name: 'PADDOCK_SUBNET', default: '', meaning: 'IPv4 network for the addresses of sandboxes, from /16 to /20. Without it a free one is chosen.' },
   { name: 'PADDOCK_DNS_UPSTREAM', default: 'those of the machine', meaning: 'Name servers that the names sandboxes ask for are resolved by: address or address:port, several with commas.' },
-  { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
-  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates that are trusted as well, for an upstream proxy over https with an authority of your own.' },
+  { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes, and to registries of images, leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
+  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates that are trusted as well, for an upstream proxy over https, or registries of images, with an authority of your own.' },
+  { name: 'PADDOCK_INTERNAL_REGISTRIES', default: '', meaning: 'Registries of images that may be at addresses of this network, host or host:port, several with commas; with http:// before it, one that has no TLS.' },
+  { name: 'PADDOCK_REGISTRY_MIRROR', default: '', meaning: 'Registry that is asked instead of Docker Hub for images without a login, host:port, https:// or http:// before it. It may be internal.' },
   { name: 'PADDOCK_NETWORK_LOG_DAYS', default: '7', meaning: 'Days that connections stay in the network log, from 1 to 90.' },
   { name: 'PADDOCK_SUPERSERVE_TIMEOUT', default: 'hard_cap', meaning: 'What timeout_seconds does to a Superserve sandbox: hard_cap (destroyed that long after its creation) or auto_pause (paused after each running period of that length).' },
   { name: 'PADDOCK_SUPERSERVE_PREVIEWS', default: 'legacy_public', meaning: 'Who may open ports of a Superserve sandbox created without preview_access: legacy_public (everybody, every port) or public (everybody, published ports).' },
@@ -166,11 +209,28 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       max: parseInteger('PADDOCK_MAX_VOLUMES', read('PADDOCK_MAX_VOLUMES') ?? '100', 0, 10_000),
       mb: parseInteger('PADDOCK_MAX_VOLUME_MB', read('PADDOCK_MAX_VOLUME_MB') ?? '4096', 1, 1_048_576),
     }),
+    templates: Object.freeze({
+      max: parseInteger('PADDOCK_MAX_TEMPLATES', read('PADDOCK_MAX_TEMPLATES') ?? '50', 0, 10_000),
+      maxVcpus: parseInteger('PADDOCK_MAX_TEMPLATE_VCPUS', read('PADDOCK_MAX_TEMPLATE_VCPUS') ?? '10', 1, 256),
+      maxMemoryMb: parseInteger('PADDOCK_MAX_TEMPLATE_MEMORY_MB', read('PADDOCK_MAX_TEMPLATE_MEMORY_MB') ?? '20480', 128, 16_777_216),
+      maxDiskMb: parseInteger('PADDOCK_MAX_TEMPLATE_DISK_MB', read('PADDOCK_MAX_TEMPLATE_DISK_MB') ?? '102400', 128, 16_777_216),
+      maxImageMb: parseInteger('PADDOCK_MAX_IMAGE_MB', read('PADDOCK_MAX_IMAGE_MB') ?? '10240', 1, 1_048_576),
+      buildsAtOnce: parseInteger('PADDOCK_BUILDS', read('PADDOCK_BUILDS') ?? '2', 1, 64),
+      buildsPerTeam: parseInteger('PADDOCK_TEAM_BUILDS', read('PADDOCK_TEAM_BUILDS') ?? '5', 1, 1000),
+      buildSeconds: parseInteger('PADDOCK_BUILD_TIMEOUT', read('PADDOCK_BUILD_TIMEOUT') ?? '1800', 10, 86_400),
+      allowOut: Object.freeze((read('PADDOCK_BUILD_ALLOW_OUT') ?? '').split(',').map((each) => each.trim()).filter((each) => each !== '')),
+      imageAliases: parseAliases(read('PADDOCK_IMAGE_ALIASES')),
+      registryLoginsFile: parseFile('PADDOCK_REGISTRY_LOGINS', read('PADDOCK_REGISTRY_LOGINS')),
+    }),
     subnet: parseSubnet(read('PADDOCK_SUBNET')),
     egress: Object.freeze({
       dnsUpstreams: parseNameServers(read('PADDOCK_DNS_UPSTREAM')),
       upstreamProxy: parseProxy(read('PADDOCK_UPSTREAM_PROXY')),
       extraCaFile: parseFile('PADDOCK_EXTRA_CA_FILE', read('PADDOCK_EXTRA_CA_FILE')),
+    }),
+    images: Object.freeze({
+      internalRegistries: parseRegistries(read('PADDOCK_INTERNAL_REGISTRIES')),
+      mirror: parseMirror(read('PADDOCK_REGISTRY_MIRROR')),
     }),
     networkLogDays: parseInteger('PADDOCK_NETWORK_LOG_DAYS', read('PADDOCK_NETWORK_LOG_DAYS') ?? '7', 1, 90),
     superserve: Object.freeze({
@@ -261,6 +321,34 @@ function parseProxy(text: string | null): string | null {
     throw new ConfigError('PADDOCK_UPSTREAM_PROXY', 'must be http://host:port or https://host:port, with user:password@ before the host if the proxy wants them.');
   }
   return url.href;
+}
+
+function parseAliases(text: string | null): Readonly<Record<string, string>> {
+  const pairs = (text ?? '').split(',').map((each) => each.trim()).filter((each) => each !== '');
+  return Object.freeze(
+    Object.fromEntries(
+      pairs.map((pair) => {
+        const [, name, target] = /^([^\s=]+)=(\S+)$/.exec(pair) ?? [];
+        if (name === undefined || target === undefined) throw new ConfigError('PADDOCK_IMAGE_ALIASES', `must be image=template with commas between them, such as ubuntu:22.04=base, but has "${pair}".`);
+        return [name, target];
+      }),
+    ),
+  );
+}
+
+function parseRegistries(text: string | null): readonly Endpoint[] {
+  return Object.freeze((text ?? '').split(',').map((each) => each.trim()).filter((each) => each !== '').map((each) => parseRegistry('PADDOCK_INTERNAL_REGISTRIES', each)));
+}
+
+function parseMirror(text: string | null): Endpoint | null {
+  return text === null ? null : parseRegistry('PADDOCK_REGISTRY_MIRROR', text);
+}
+
+function parseRegistry(variable: string, text: string): Endpoint {
+  const endpoint = parseEndpoint(text);
+  if (text.includes('@')) throw new ConfigError(variable, 'must not have a login in it: images are asked for with the login of their template.');
+  if (endpoint === null) throw new ConfigError(variable, `must be host or host:port with a name or an IPv4 address, such as registry.example:5000 or http://10.0.0.5:5000, but has "${text}".`);
+  return endpoint;
 }
 
 function parseOrigins(text: string | null): readonly string[] {
