@@ -7,6 +7,8 @@ import { FrontDoor } from './front-door.ts';
 import { requestId } from './request-context.ts';
 import { codeOf, operationsRoutes, wireOf } from './wire/operations.ts';
 import type { Figures, RequestMeasures } from './wire/request-measures.ts';
+import { collectRoutes } from './wire/openapi/document.ts';
+import { openApiRoutes } from './wire/openapi/pages.ts';
 import { listRoutes, type RouteTable } from './wire/route-table.ts';
 import { DataPlane } from './wire/data-plane.ts';
 import { authenticate } from './wire/declaw/authenticate.ts';
@@ -15,8 +17,10 @@ import { declawWire } from './wire/declaw/index.ts';
 import type { NamingTable } from './core/identity.ts';
 import type { DeclawDependencies } from './wire/declaw/dependencies.ts';
 import { declawNaming } from './wire/declaw/naming.ts';
+import { declawProtocol } from './wire/declaw/openapi.ts';
 import { HostEntrance, PortEntrance } from './wire/declaw/ports.ts';
 import { SuperserveWire } from './wire/superserve/index.ts';
+import { superserveProtocol } from './wire/superserve/openapi.ts';
 import { superserveNaming } from './wire/superserve/naming.ts';
 import type { SuperserveDependencies } from './wire/superserve/dependencies.ts';
 
@@ -97,6 +101,7 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
     },
   });
   const routes = listRoutes(app);
+  const described = collectRoutes(app);
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
     measures?.began();
@@ -118,6 +123,7 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
       if (deps.metrics?.open === false) await authenticate(deps.access, request.headers);
     },
   });
+  openApiRoutes(app, { declaw: declawProtocol, superserve: superserveProtocol }, described, deps.version);
   await app.register(declawWire, { ...deps, stopping });
   await app.register(superserve.plugin);
   await app.ready();
