@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http';
 import { createServer as createPlainServer, type AddressInfo, type Server as PlainServer } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { inRequest } from './request-context.ts';
+import { inRequest, requestId } from './request-context.ts';
 
 /** What a server can be doing: looking for what an earlier run has left, serving, or ending. */
 export type Readiness = 'recovering' | 'ready' | 'draining';
@@ -78,6 +78,7 @@ export class FrontDoor {
     response.writeHead(alive ? 200 : 503, {
       'content-type': 'application/json; charset=utf-8',
       'content-length': Buffer.byteLength(text),
+      'x-request-id': requestId() ?? '-',
       ...(alive ? {} : { 'retry-after': '1', connection: 'close' }),
     });
     response.end(text);

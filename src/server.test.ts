@@ -7,6 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { pino } from 'pino';
 import { base, Server as Core, until } from './core/testing/server.ts';
 import { Tokens } from './core/tokens.ts';
+import { requestId } from './request-context.ts';
 import { buildServer, type Server } from './server.ts';
 
 /** The whole HTTP side on a real socket, the real core on a real database; only the machine is made of memory. */
@@ -281,6 +282,18 @@ describe('the server', () => {
     const closed = await create({ network: { allow_public_traffic: false } });
     assert.equal((await call('GET', `/sandboxes/${closed}/ports/8080/`)).status, 403);
     assert.equal((await call('GET', `/sandboxes/${id}/ports/49983/`)).status, 403);
+  });
+
+  test('whatever works for a request knows its id, behind the body of the request too', async () => {
+    const seen: (string | null)[] = [];
+    core.host.onProvision = async () => {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      seen.push(requestId());
+    };
+    const answers = await Promise.all([call('POST', '/sandboxes', { json: {} }), call('POST', '/sandboxes', { body: Readable.from(['{', '}']), headers: { 'content-type': 'application/json' } }), call('POST', '/superserve/sandboxes', { json: { name: 'x', from_template: 'base' }, headers: { 'x-api-key': key } })]);
+    core.host.onProvision = async () => undefined;
+    assert.deepEqual(new Set(seen), new Set(answers.map((each) => each.headers['x-request-id'])));
+    assert.equal(requestId(), null);
   });
 
   test('while it stops, what would begin is to be repeated elsewhere and what is short is answered', async () => {

@@ -112,7 +112,7 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
   if (measures !== undefined) app.addHook('onError', async (request, _reply, error) => measures.failed(wireOf(routeOf(request)), codeOf(error)));
   app.addHook('onResponse', async (request, reply) => {
     // The route's pattern, not the URL: that may hold paths and whatever else clients put there.
-    request.log.debug({ method: request.method, route: request.routeOptions.url, status: reply.statusCode, ms: Math.round(reply.elapsedTime * 10) / 10 }, 'request');
+    request.log.debug({ reqId: request.id, method: request.method, route: request.routeOptions.url, status: reply.statusCode, ms: Math.round(reply.elapsedTime * 10) / 10 }, 'request');
   });
   answerUnknownRoutes(app, routes);
   operationsRoutes(app, {
@@ -169,7 +169,7 @@ function answerUnknownRoutes(app: FastifyInstance, routes: RouteTable): void {
       return reply.code(status).headers(headers).send(body);
     }
     const status = (error as { statusCode?: number }).statusCode ?? 500;
-    if (status >= 500) request.log.error({ err: error }, 'a request failed');
+    if (status >= 500) request.log.error({ reqId: request.id, err: error }, 'a request failed');
     return reply.code(status).send({ message: status >= 500 ? 'The server failed to answer this request.' : (error as Error).message, code: status >= 500 ? 'internal' : 'invalid_argument' });
   });
 }

@@ -79,6 +79,6 @@ async function explained(deps: RouteDependencies, error: unknown, request: Fasti
 
 function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const answer = answerTo(error, request.id);
-  if (answer.status >= 500) request.log.error({ err: error, status: answer.status, route: request.routeOptions.url }, 'a request failed');
+  if (answer.status >= 500) request.log.error({ reqId: request.id, err: error, status: answer.status, route: request.routeOptions.url }, 'a request failed');
   return reply.code(answer.status).headers(answer.headers).send(answer.body);
 }

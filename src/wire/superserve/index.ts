@@ -160,6 +160,6 @@ async function unknownCall(request: FastifyRequest, reply: FastifyReply): Promis
 
 function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const answer = answerTo(error, request.id);
-  if (answer.status >= 500 && answer.status !== 503 && answer.status !== 507) request.log.error({ err: error, status: answer.status, route: request.routeOptions.url }, 'a request failed');
+  if (answer.status >= 500 && answer.status !== 503 && answer.status !== 507) request.log.error({ reqId: request.id, err: error, status: answer.status, route: request.routeOptions.url }, 'a request failed');
   return reply.code(answer.status).headers(answer.headers).send(answer.body);
 }
