@@ -120,7 +120,7 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
     readiness: () => door.readiness,
     figures: deps.metrics ?? null,
     admitToFigures: async (request) => {
-      if (deps.metrics?.open === false) await authenticate(deps.access, request.headers);
+      if (deps.metrics?.open === false) await authenticate(deps.access, request.headers); // of any scope
     },
   });
   openApiRoutes(app, { declaw: declawProtocol, superserve: superserveProtocol }, described, deps.version);

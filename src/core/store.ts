@@ -8,12 +8,20 @@ import type { BuildLogStore, LayerCache, TemplateStore } from './templates/templ
 import type { Volume } from './volume.ts';
 import type { VolumeUsage } from './volume-storage.ts';
 
+/** What a key may do: `read` looks, `write` changes, `admin` manages what belongs to the account too. */
+export type KeyScope = 'admin' | 'write' | 'read';
+
 export interface ApiKey {
   readonly id: string;
   readonly teamId: TeamId;
   readonly name: string;
   readonly createdAt: number;
   readonly revokedAt: number | null;
+  readonly scope: KeyScope;
+  /** Null for never. */
+  readonly expiresAt: number | null;
+  /** Within a minute; null for never. */
+  readonly lastUsedAt: number | null;
 }
 
 export interface HashedKey extends ApiKey {
@@ -267,6 +275,9 @@ export interface KeyStore {
   insert(key: ApiKey, hash: string): Promise<void>;
   list(teamId: TeamId): Promise<readonly ApiKey[]>;
   revoke(teamId: TeamId, keyId: string, at: number): Promise<boolean>;
+  /** Those of them that are revoked, or expired at `at`. */
+  invalid(keyIds: readonly string[], at: number): Promise<readonly string[]>;
+  used(keyId: string, at: number): Promise<void>;
 }
 
 /** All durable state. What has been awaited survives a crash of the process and of the machine. */

@@ -63,6 +63,9 @@ export interface ApiKeyRow {
   hash: string;
   created_at: number;
   revoked_at: number | null;
+  scope: string;
+  expires_at: number | null;
+  last_used_at: number | null;
 }
 
 export interface SandboxRow {

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { PaddockError } from '../../core/errors.ts';
 import { leaveBodiesUnread, readBodiesAsJson } from '../json-body.ts';
 import { compileValidator } from '../validation.ts';
+import { admitRequest, withheld } from '../scopes.ts';
 import { authenticate } from './authenticate.ts';
 import { Cursors } from './cursor.ts';
 import type { DeclawDependencies, RouteDependencies, Scope } from './dependencies.ts';
@@ -44,9 +45,11 @@ export async function declawWire(instance: FastifyInstance, given: DeclawDepende
   // Answers are built by hand in one place each; response schemas would only copy them once more.
   app.setSerializerCompiler(() => JSON.stringify);
   app.setErrorHandler(async (error, request, reply) => sendError(await explained(deps, error, request), request, reply));
-  app.addHook('onRequest', async (request) => {
+  app.addHook('onRequest', async (request, reply) => {
     request.principal = await authenticate(deps.access, request.headers);
+    admitRequest(deps.access, request, reply);
   });
+  app.addHook('preSerialization', async (request, _reply, payload) => (request.principal?.scope === 'read' ? withheld(payload) : payload));
   readBodiesAsJson(app);
 
   sandboxRoutes(app, deps);

@@ -5,6 +5,7 @@ import type { SandboxId } from '../../core/ids.ts';
 import { readBodiesAsJson } from '../json-body.ts';
 import { compileValidator } from '../validation.ts';
 import { AccessTokens } from './access-token.ts';
+import { admitRequest, withheld } from '../scopes.ts';
 import { authenticate } from './authenticate.ts';
 import { malformed, tooLargeAdvice } from './body.ts';
 import { Connections, isLoopback } from './connections.ts';
@@ -89,7 +90,9 @@ export class SuperserveWire {
         if (!isLoopback(request.ip)) ofAddress.take(request.ip, reply);
         request.principal = await authenticate(deps.access, request.headers);
         ofTeam.take(request.principal.teamId, reply);
+        admitRequest(deps.access, request, reply);
       });
+      scope.addHook('preSerialization', async (request, _reply, payload) => (request.principal?.scope === 'read' ? withheld(payload) : payload));
       readBodiesAsJson(scope, { malformed, advice: tooLargeAdvice });
       sandboxRoutes(scope, deps);
       lifecycleRoutes(scope, deps);
