@@ -76,6 +76,7 @@ describe('a build', () => {
       { layers: 2, as: 'root', sudo: true, processes: [['root', '/', undefined, 'app']] },
       { layers: 3, as: 'app', sudo: false, processes: [['app', '/x', '1', 'print three']] },
     ]);
+    for (const { spec } of server.buildHost.steps) assert.deepEqual(spec.identity.env, {}); // nothing of what comes later
     await assertClean(server);
   });
 
