@@ -45,7 +45,9 @@ class Http2Front implements Front {
   constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, raw: readonly string[]) {
     this.#stream = stream;
     this.method = String(headers[':method'] ?? '');
-    this.url = String(headers[':path'] ?? '');
+    const path = String(headers[':path'] ?? '');
+    // Another scheme is another URL, and refused as one.
+    this.url = headers[':scheme'] === 'https' ? path : `${String(headers[':scheme'])}://${String(headers[':authority'])}${path}`;
     this.headers = http1Headers(raw);
     this.body = stream.endAfterHeaders ? null : stream;
     const gone = new AbortController();

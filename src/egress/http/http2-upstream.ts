@@ -4,6 +4,8 @@ import type { UpstreamExchange, UpstreamReply } from './front.ts';
 import { headerObject, headerValues, passedOn, withoutHeaders } from './headers.ts';
 import { drained } from './http1-upstream.ts';
 
+const cancelled = 8;
+
 /** One exchange over HTTP/2. */
 export function sendHttp2(session: ClientHttp2Session, head: RequestHead, hasBody: boolean, onContinue: () => void): UpstreamExchange {
   const headers: OutgoingHttpHeaders = {
@@ -43,6 +45,10 @@ export function sendHttp2(session: ClientHttp2Session, head: RequestHead, hasBod
       },
     },
     reply: replied.promise,
-    destroy: () => stream.destroy(),
+    destroy: () => {
+      // Told as what it is: an end without an error could be taken for the end of the body.
+      if (!stream.closed) stream.close(cancelled);
+      stream.destroy();
+    },
   };
 }
