@@ -11,7 +11,7 @@ const cancelled = 8;
 
 /** Limits of one guest's connection. Floods of resets and of continuations end it: the library counts them. */
 const options = {
-  settings: { maxConcurrentStreams: 128, maxHeaderListSize: longestHead, enablePush: false, enableConnectProtocol: false, initialWindowSize: 1 << 20 },
+  settings: { maxConcurrentStreams: 128, maxHeaderListSize: longestHead, enablePush: false, enableConnectProtocol: false, initialWindowSize: 1 << 18 },
   maxSessionMemory: 16,
   maxHeaderListPairs: 256,
   maxOutstandingPings: 10,
