@@ -47,8 +47,14 @@ export interface Answer {
 /** Carries one request to its server and the answer back, through the stages. Never throws. */
 export async function serveExchange(front: Front, place: ExchangePlace): Promise<void> {
   const leave = place.enter();
-  await new Exchange(front, place).run();
-  leave();
+  try {
+    await new Exchange(front, place).run();
+  } catch {
+    // Not even a refusal could be said; one exchange is no reason to end all others.
+    front.abort();
+  } finally {
+    leave();
+  }
 }
 
 /** What a request turned out to be, as far as it was read before it was refused, if it was. */
@@ -138,6 +144,8 @@ class Exchange {
     if (this.#front.body === null) return;
     const filters = filtersOf(this.#judged.stages, (stage) => stage.requestBody?.(head));
     await passBody(this.#front.body, filters, sink, (size) => (this.#sent += size));
+    const length = headerValues(head.headers, 'content-length')[0];
+    if (length !== undefined && Number(length) !== this.#sent && filters.every((filter) => !filter.changes)) throw new Refusal(400, 'ambiguous_request', 'The body has not the length that the request says.');
     let trailers = passedOn(this.#front.trailers);
     for (const stage of this.#judged.stages) if (stage.requestTrailers !== undefined) trailers = [...stage.requestTrailers(trailers)];
     sink.end(trailers);

@@ -66,6 +66,7 @@ export class Interception {
     origin.warm(protocols?.includes('h2') === true);
     const context = await inspector.certificates.contextFor(hostOf(destination));
     if (client.destroyed) return undefined;
+    client.allowHalfOpen = false; // in TLS an end is the end of both
     const socket = new TLSSocket(client, { isServer: true, secureContext: context, ALPNProtocols: webProtocols });
     socket.on('error', () => {}); // 'close' follows
     const timer = setTimeout(() => client.destroy(), handshakeMs);
@@ -79,9 +80,13 @@ export class Interception {
       (socket as { secureConnecting?: boolean }).secureConnecting = false;
       const place = new InterceptedPlace(connection, origin, this.#record(guest));
       connection.intercepted(() => origin.reached, destination);
-      if (socket.alpnProtocol === 'h2') serveHttp2(socket, place);
-      else if (protocols !== null) this.#http1.serve(socket, place);
-      else void this.#serveUnsaid(socket, place);
+      try {
+        if (socket.alpnProtocol === 'h2') serveHttp2(socket, place);
+        else if (protocols !== null) this.#http1.serve(socket, place);
+        else this.#serveUnsaid(socket, place).catch(() => client.destroy());
+      } catch {
+        client.destroy(); // it has gone meanwhile
+      }
     });
     return undefined;
   }
