@@ -118,6 +118,8 @@ class Exchange {
 
   async #converse(head: RequestHead, upstream: UpstreamExchange): Promise<void> {
     const upload = this.#upload(head, upstream);
+    // What nobody wants to read any more has to go somewhere.
+    upload.catch(() => this.#front.body?.resume());
     // The reply counts when the server gives up the body early, a refusal of the body when there is no reply yet.
     const failed = upload.then(
       () => upstream.reply,
@@ -136,8 +138,6 @@ class Exchange {
       },
     );
     await Promise.race([this.#download(head, reply), refused]);
-    // What the server does not want to read has to go somewhere.
-    upload.catch(() => this.#front.body?.resume());
   }
 
   async #upload(head: RequestHead, { sink }: UpstreamExchange): Promise<void> {
