@@ -173,3 +173,36 @@ test('guests that break off anywhere: in the handshake, in a head, in a body, in
   }
   assert.fail('connections are left behind');
 });
+
+test('a server that takes its time, before the answer and within it', async () => {
+  const at = await serve((socket) => void socket.once('data', () => setTimeout(() => socket.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n', () => setTimeout(() => socket.write('3\r\ntwo\r\n0\r\n\r\n'), 5000)), 5000)));
+  const said = await world.fetch(`https://api.example:${at}/`, { headers: bearer });
+  assert.deepEqual([said.status, said.body], [200, 'onetwo'], said.error);
+});
+
+test('messages go both ways at the same time over HTTP/2, as calls of gRPC do', async () => {
+  const server = createSecureServer(await makeCertificate(world.internetAuthority, 'api.example'));
+  server.on('stream', ((stream: ServerHttp2Stream) => {
+    stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true });
+    stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+    stream.on('data', (data: Buffer) => stream.write(`<${data}>`)).on('end', () => stream.end());
+  }) as never);
+  await new Promise<void>((resolve) => server.listen(world.lab.listen(++port), resolve));
+  world.lab.keep(server);
+  const said = await world.guest.run<{ got: string[]; status: string }>(
+    `return new Promise((resolve, reject) => { const session = http2.connect('https://api.example:' + args.port, { ca: args.ca, lookup }); session.on('error', reject); const s = session.request({ ':method': 'POST', 'content-type': 'application/grpc', te: 'trailers', authorization: args.auth }); const got = []; let status;
+      s.on('trailers', (t) => status = t['grpc-status']).on('data', (d) => { got.push(String(d)); if (got.length < 3) s.write('m' + got.length); else s.end(); }).on('end', () => { session.close(); resolve({ got, status }); }).on('error', reject); s.write('m0'); })`,
+    { port, ca: world.authority.certificate, auth: bearer.Authorization },
+  );
+  assert.deepEqual(said, { got: ['<m0>', '<m1>', '<m2>'], status: '0' });
+});
+
+test('a proxy that was killed puts secrets in again as soon as it has its table', async () => {
+  world.lab.proxy.kill('SIGKILL');
+  await new Promise((resolve) => world.lab.proxy.once('exit', resolve));
+  await world.lab.startProxy();
+  await world.lab.control.request({ op: 'table', entries: [{ ...world.lab.entry(world.guest, {}), inspection: { authority: world.authority, secrets: [world.binding()] } }] });
+  world.seen.length = 0;
+  assert.equal((await world.fetch('https://api.example/', { headers: bearer })).status, 200);
+  assert.equal(world.seen[0]!.headers.authorization, `Bearer ${realValue}`);
+});
