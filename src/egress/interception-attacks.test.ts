@@ -212,6 +212,28 @@ test('servers that are not who they should be: expired, of an unknown authority,
   }
 });
 
+test("an edited hosts file: the secret's name at an attacker's address gets the real host, or a server that cannot show its certificate", async () => {
+  const evil = await makeAuthority('evil');
+  let heard = '';
+  const server = createTlsServer(await makeCertificate(evil, 'api.example'), (socket) => void socket.on('data', (data) => (heard += data)).on('error', () => {}));
+  server.on('tlsClientError', () => {});
+  await new Promise<void>((resolve) => server.listen(world.lab.listen(9500), resolve));
+  world.lab.keep(server);
+  const ask = (port: number): Promise<string> =>
+    world.guest.run(
+      `return new Promise((resolve) => { const s = tls.connect({ host: args.host, port: args.port, servername: 'api.example', ca: args.ca }, () => s.write('GET /hosts HTTP/1.1\\r\\nHost: api.example' + (args.port === 443 ? '' : ':' + args.port) + '\\r\\nConnection: close\\r\\nAuthorization: ' + args.auth + '\\r\\n\\r\\n')); let got = ''; s.on('data', (d) => got += d).on('end', () => resolve(got)).on('error', (e) => resolve(e.code)); })`,
+      { host: world.lab.host(14), port, ca: world.authority.certificate, auth: bearer.Authorization },
+    );
+  // Without rules the name is resolved anew.
+  assert.match(await ask(443), /^HTTP\/1\.1 200/);
+  assert.equal(world.seen.at(-1)!.headers.authorization, `Bearer ${realValue}`);
+  // Where addresses are allowed as addresses, the guest's choice is dialled, and has to prove its name.
+  await world.admit([world.binding()], { allow: ['0.0.0.0/0'] });
+  assert.match(await ask(9500), /^HTTP\/1\.1 502[^]*upstream_certificate/);
+  assert.equal(heard, '');
+  await refused(await world.fetch(`http://${world.lab.host(14)}/`, { headers: { ...bearer, Host: 'api.example' } }), 403, 'plain_http');
+});
+
 test('a server out of reach is an answer in words', async () => {
   world.lab.name('api.example', world.lab.host(200));
   world.lab.name('nowhere.example');
