@@ -36,6 +36,8 @@ async function main(args: readonly string[]): Promise<number> {
       return (await import('./commands/keys.ts')).keys(config, rest);
     case 'policy':
       return (await import('./commands/policy.ts')).policy(config, rest);
+    case 'templates':
+      return (await import('./commands/templates.ts')).templates(config, rest);
     case 'gateway':
       return (await import('./commands/gateway.ts')).gateway(config, rest);
     case 'gc':
@@ -46,7 +48,7 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-const needRoot: ReadonlySet<string> = new Set(['start', 'stop', 'gc', 'keys']);
+const needRoot: ReadonlySet<string> = new Set(['start', 'stop', 'gc', 'keys', 'templates']);
 
 function expectNone(args: readonly string[]): void {
   if (args.length > 0) throw new OperatorError(`"${args.join(' ')}" is not understood. "paddock help" shows all commands.`);

@@ -10,6 +10,8 @@ import { Previews } from '../core/previews.ts';
 import { Processes } from '../core/processes.ts';
 import { Sandboxes } from '../core/sandboxes.ts';
 import { defaultSettings, type CoreSettings } from '../core/settings.ts';
+import { TemplateShelf } from '../core/templates/shelf.ts';
+import { Templates } from '../core/templates/templates.ts';
 import { Tokens } from '../core/tokens.ts';
 import { VolumeAttachments } from '../core/volume-attachments.ts';
 import { VolumeCaptures } from '../core/volume-captures.ts';
@@ -24,6 +26,7 @@ import { LocalVolumes } from '../host/volumes/storage.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
 import { naming } from '../server.ts';
 import { dataFiles } from './data-dir.ts';
+import { templateSettings } from './template-settings.ts';
 
 /** Everything behind the wires, started. Holds the data directory of its config: claim that first. */
 export interface Services {
@@ -37,6 +40,8 @@ export interface Services {
   readonly networks: Networks;
   readonly ports: Ports;
   readonly previews: Previews;
+  readonly shelf: TemplateShelf;
+  readonly ownTemplates: Templates;
   readonly volumes: Volumes;
   readonly volumeFiles: VolumeFiles;
   readonly volumeLocks: VolumeLocks;
@@ -61,6 +66,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
   try {
     const clock = systemClock;
     const settings = coreSettings(config);
+    const ofTemplates = templateSettings(config.templates);
     const host = await openHost({
       dataDir: config.dataDir,
       artefactsDir: config.artefactsDir,
@@ -80,10 +86,16 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
     const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes), clock, events, settings });
     await volumes.start();
-    const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(volumes) });
+    const shelf = new TemplateShelf(store.templates, host.templates);
+    const sandboxes = new Sandboxes({ store, host, templates: host.templates, shelf, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(volumes) });
     const networks = new Networks({ sandboxes, store, host, clock, events, settings });
     await sandboxes.start();
     undo.push(() => sandboxes.stop());
+    const report = (err: Error): void => log.warn({ err }, 'what templates no longer need could not be removed; it is tried again');
+    const ownTemplates = new Templates({ store, host, buildHost: host, shelf, clock, tokens, events, settings: ofTemplates, report });
+    sandboxes.onEnd((_id, { template }) => ownTemplates.ended(template));
+    await ownTemplates.start();
+    undo.push(() => ownTemplates.stop());
     const processes = new Processes({ sandboxes, store, clock, settings, events });
     await processes.start();
     undo.push(async () => processes.stop());
@@ -98,6 +110,8 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       networks,
       ports: new Ports({ sandboxes }),
       previews: new Previews({ sandboxes, store, events }),
+      shelf,
+      ownTemplates,
       volumes,
       volumeFiles: new VolumeFiles(volumes),
       volumeCaptures: new VolumeCaptures({ volumes, sandboxes }),

@@ -28,6 +28,7 @@ import type { CoreSettings } from './settings.ts';
 import { Snapshots } from './snapshots.ts';
 import type { SandboxPage, SandboxQuery, Store } from './store.ts';
 import type { TemplateCatalog } from './template.ts';
+import type { TemplateShelf } from './templates/shelf.ts';
 import type { Tokens } from './tokens.ts';
 import type { VolumeAttachments } from './volume-attachments.ts';
 import { Waking } from './waking.ts';
@@ -36,6 +37,7 @@ export interface SandboxesDeps {
   readonly store: Store;
   readonly host: Host;
   readonly templates: TemplateCatalog;
+  readonly shelf: TemplateShelf;
   readonly clock: Clock;
   readonly tokens: Tokens;
   readonly settings: CoreSettings;
@@ -90,7 +92,7 @@ export class Sandboxes {
     const processes = this.#processes;
     const endings = new Endings({ store, host, clock, events, deadlines, births });
     const expiry = new Expiry({ store, clock, deadlines, endings });
-    const keeping = new Keeping({ store, host, clock, events, deadlines });
+    const keeping = new Keeping({ store, host, clock, events, deadlines, spared: () => deps.shelf.sparedCheckpoints() });
     const identities = new Identities(deps);
     const creation = new Creation({ ...deps, identities, admission, births, endings, deadlines, expiry });
     const pausing = new Pausing({ processes, store, host, clock, events, deadlines, admission, endings, expiry, keeping });
@@ -273,7 +275,7 @@ export class Sandboxes {
   }
 
   /** Tells when a sandbox has ended, once each. */
-  onEnd(listener: (id: SandboxId) => void): void {
+  onEnd(listener: (id: SandboxId, sandbox: Sandbox) => void): void {
     this.#endings.onEnd(listener);
   }
 

@@ -3,6 +3,7 @@ import type { ConnectionEvent, ConnectionVerdict } from './network/egress.ts';
 import type { CheckpointRef } from './host.ts';
 import type { EndReason, Sandbox, SandboxState } from './sandbox.ts';
 import type { Snapshot, SnapshotSource } from './snapshot.ts';
+import type { BuildLogStore, LayerCache, TemplateStore } from './templates/template.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeUsage } from './volume-storage.ts';
 
@@ -79,7 +80,7 @@ export interface SandboxStore {
   purge(endedBefore: number): Promise<number>;
 }
 
-export type EventCategory = 'lifecycle' | 'admin' | 'network' | 'command' | 'filesystem' | 'snapshot' | 'pty' | 'security';
+export type EventCategory = 'lifecycle' | 'admin' | 'template' | 'network' | 'command' | 'filesystem' | 'snapshot' | 'pty' | 'security';
 
 /** Something that happened, with ids and a reason. Never holds a body, a secret or an environment value. */
 export interface PaddockEvent {
@@ -275,6 +276,9 @@ export interface Store {
   readonly previewPorts: PreviewPortStore;
   readonly volumes: VolumeStore;
   readonly volumeLocks: VolumeLockStore;
+  readonly templates: TemplateStore;
+  readonly buildLogs: BuildLogStore;
+  readonly layerCache: LayerCache;
   readonly keys: KeyStore;
   close(): Promise<void>;
 }

@@ -18,6 +18,11 @@ export interface Schema {
   snapshots: SnapshotRow;
   volumes: VolumeRow;
   volume_locks: VolumeLockRow;
+  templates: TemplateRow;
+  template_builds: TemplateBuildRow;
+  template_artefacts: TemplateArtefactRow;
+  build_logs: BuildLogRow;
+  layer_cache: LayerCacheRow;
 }
 
 export interface SchemaVersionRow {
@@ -58,6 +63,7 @@ export interface SandboxRow {
   template_id: string;
   template_name: string;
   template_digest: string;
+  template_runtime: string | null;
   limits: string;
   default_user: string;
   /** The whole map, for reading; `sandbox_metadata` is its index. */
@@ -172,4 +178,60 @@ export interface VolumeLockRow {
   /** SHA-256 of the token, hex. */
   token_hash: string;
   expires_at: number;
+}
+
+export interface TemplateRow {
+  id: string;
+  team_id: string;
+  name: string;
+  status: string;
+  spec_sealed: string;
+  spec_hash: string;
+  error_message: string | null;
+  artefact_id: string | null;
+  latest_build_id: string;
+  created_at: number;
+  built_at: number | null;
+  size_bytes: number | null;
+}
+
+export interface TemplateBuildRow {
+  id: string;
+  template_id: string;
+  team_id: string;
+  status: string;
+  spec_hash: string;
+  error_message: string | null;
+  created_at: number;
+  started_at: number | null;
+  finalized_at: number | null;
+}
+
+export interface TemplateArtefactRow {
+  id: string;
+  template_id: string;
+  team_id: string;
+  digest: string;
+  root: string;
+  limits: string;
+  surroundings_sealed: string;
+  size_bytes: number;
+  spec_hash: string;
+  start: string | null;
+  created_at: number;
+}
+
+export interface BuildLogRow {
+  build_id: string;
+  seq: number;
+  at: number;
+  stream: string;
+  text: string;
+}
+
+export interface LayerCacheRow {
+  team_id: string;
+  key: string;
+  layer_id: string;
+  used_at: number;
 }

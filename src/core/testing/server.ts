@@ -24,6 +24,10 @@ import { VolumeCaptures } from '../volume-captures.ts';
 import { VolumeFiles } from '../volume-files.ts';
 import { VolumeLocks } from '../volume-locks.ts';
 import { Volumes } from '../volumes.ts';
+import { TemplateShelf } from '../templates/shelf.ts';
+import { defaultTemplateSettings, type TemplateSettings } from '../templates/settings.ts';
+import { Templates } from '../templates/templates.ts';
+import { MemoryBuildHost } from './memory-build-host.ts';
 import { MemoryHost } from './memory-host.ts';
 
 /** A clock that tests move. */
@@ -43,7 +47,6 @@ export const base: Template = {
   env: { LANG: 'C.UTF-8' },
 };
 
-const catalog: TemplateCatalog = { find: (name) => (name === 'base' ? base : undefined), list: () => [base], byDigest: (digest) => (digest === base.digest ? base : undefined) };
 
 const naming: NamingTable = {
   declaw: { hostname: ({ shortId }) => `sbx-${shortId}`, env: ({ shortId }) => ({ DECLAW_SANDBOX: 'true', DECLAW_SANDBOX_ID: `sbx-${shortId}` }) },
@@ -54,7 +57,15 @@ export class Server {
   readonly directory = mkdtempSync(join(tmpdir(), 'paddock-core-'));
   readonly clock = new TestClock();
   readonly host = new MemoryHost();
+  readonly buildHost = new MemoryBuildHost(this.host);
+  /** The built-in templates, and those installed. */
+  readonly catalog: TemplateCatalog = {
+    find: (name) => (name === 'base' ? base : undefined),
+    list: () => [base],
+    byDigest: (digest) => (digest === base.digest ? base : this.buildHost.byDigest(digest)),
+  };
   readonly settings: CoreSettings;
+  readonly templateSettings: TemplateSettings;
   /** Waited for before and after every step of the store, as a database in another place would need. */
   storeDelay: () => Promise<void> = async () => undefined;
   store!: SqlStore;
@@ -65,6 +76,8 @@ export class Server {
   networks!: Networks;
   ports!: Ports;
   previews!: Previews;
+  shelf!: TemplateShelf;
+  templates!: Templates;
   volumes!: Volumes;
   volumeFiles!: VolumeFiles;
   volumeLocks!: VolumeLocks;
@@ -73,13 +86,15 @@ export class Server {
   principal!: Principal;
 
   #session: ReturnType<MemoryHost['session']> | null = null;
+  #buildSession: ReturnType<MemoryBuildHost['session']> | null = null;
 
-  private constructor(settings: Partial<CoreSettings>) {
+  private constructor(settings: Partial<CoreSettings>, templateSettings: Partial<TemplateSettings>) {
+    this.templateSettings = { ...defaultTemplateSettings, ...templateSettings };
     this.settings = { ...defaultSettings, ...settings };
   }
 
-  static async start(settings: Partial<CoreSettings> = {}): Promise<Server> {
-    const server = new Server(settings);
+  static async start(settings: Partial<CoreSettings> = {}, templateSettings: Partial<TemplateSettings> = {}): Promise<Server> {
+    const server = new Server(settings, templateSettings);
     await server.#open();
     return server;
   }
@@ -97,6 +112,8 @@ export class Server {
   /** The process of the server is gone, as after SIGKILL: nothing is stopped in order. */
   async crash(): Promise<void> {
     this.#session?.cut();
+    this.#buildSession?.cut();
+    this.#buildSession = null;
     this.#session = null;
     await this.store.close();
   }
@@ -112,6 +129,8 @@ export class Server {
     this.host.onCheckpoint = async () => undefined;
     this.host.onSaved = async () => undefined;
     this.host.onRestore = async () => undefined;
+    Object.assign(this.buildHost, { onStep: async () => undefined, onSeal: async () => undefined, onInstall: async () => undefined, onImport: async () => undefined });
+    await this.templates.stop();
     await this.sandboxes.stop();
     this.processes.stop();
     await this.events.stop();
@@ -123,6 +142,8 @@ export class Server {
     const { clock, settings } = this;
     const host = this.host.session();
     this.#session = host;
+    const buildHost = this.buildHost.session();
+    this.#buildSession = buildHost;
     const store = await openStore({ database: join(this.directory, 'paddock.db'), masterKey: join(this.directory, 'master.key') });
     const events = new EventLog({ store: store.events, clock });
     const tokens = new Tokens(store.deriveKey('sandbox tokens'));
@@ -131,7 +152,11 @@ export class Server {
     this.volumeLocks = new VolumeLocks({ store, volumes: this.volumes, clock });
     await this.volumes.start();
     const slow = { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) };
-    const sandboxes = new Sandboxes({ store: slow, host, templates: catalog, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(this.volumes) });
+    const shelf = new TemplateShelf(store.templates, this.catalog);
+    const sandboxes = new Sandboxes({ store: slow, host, templates: this.catalog, shelf, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(this.volumes) });
+    this.shelf = shelf;
+    this.templates = new Templates({ store, host, buildHost, shelf, clock, tokens, events, settings: this.templateSettings, times: { pollEvery: 10, readyWithin: 400, settle: 100 }, report: () => undefined });
+    sandboxes.onEnd((_id, { template }) => this.templates.ended(template));
     this.volumeCaptures = new VolumeCaptures({ volumes: this.volumes, sandboxes });
     this.networks = new Networks({ sandboxes, store: slow, host, clock, events, settings });
     this.store = store;
@@ -144,6 +169,7 @@ export class Server {
     this.access = new Access({ store, clock, events });
     this.principal = { teamId: await store.keys.defaultTeam(), keyId: 'key-test' };
     await sandboxes.start();
+    await this.templates.start();
     await this.processes.start();
   }
 }

@@ -8,6 +8,7 @@ import type { Ports } from '../../core/ports.ts';
 import type { Processes } from '../../core/processes.ts';
 import type { Sandboxes } from '../../core/sandboxes.ts';
 import type { TemplateCatalog } from '../../core/template.ts';
+import type { Templates } from '../../core/templates/templates.ts';
 import type { Tokens } from '../../core/tokens.ts';
 import type { VolumeCaptures } from '../../core/volume-captures.ts';
 import type { VolumeFiles } from '../../core/volume-files.ts';
@@ -30,7 +31,9 @@ export interface DeclawDependencies {
   readonly volumeFiles: VolumeFiles;
   readonly volumeLocks: VolumeLocks;
   readonly volumeCaptures: VolumeCaptures;
+  /** The built-in ones. */
   readonly templates: TemplateCatalog;
+  readonly ownTemplates: Templates;
   readonly tokens: Tokens;
   readonly clock: Clock;
   /** Shown as `sandbox_domain`; ports are at `<port>-<id>.<domain>`. */

@@ -9,6 +9,7 @@ import type { Processes } from '../../core/processes.ts';
 import type { Sandboxes } from '../../core/sandboxes.ts';
 import type { EventStore } from '../../core/store.ts';
 import type { TemplateCatalog } from '../../core/template.ts';
+import type { Templates } from '../../core/templates/templates.ts';
 import type { Stopping } from '../stopping.ts';
 import type { AccessTokens } from './access-token.ts';
 import type { PreviewTokens } from './preview-token.ts';
@@ -23,7 +24,9 @@ export interface SuperserveDependencies {
   readonly networks: Networks;
   readonly previews: Previews;
   readonly events: Pick<EventStore, 'search'>;
+  /** The built-in ones. */
   readonly templates: TemplateCatalog;
+  readonly ownTemplates: Templates;
   readonly clock: Clock;
   /** Sandboxes are at `boxd-<id>.<domain>` and `<port>-<id>.<domain>`, besides the domains that the clients know. */
   readonly domain: string;

@@ -84,7 +84,7 @@ function presentConnection(event: LoggedConnection): object {
 /** Commands and file operations are too many for a list of what happened; the audit log has them. */
 const categories = {
   sandbox: ['lifecycle', 'admin', 'snapshot'],
-  template: [],
+  template: ['template'],
   secret: ['security'],
   network: ['network'],
 } as const satisfies Readonly<Record<string, readonly EventCategory[]>>;
@@ -109,7 +109,7 @@ function activityQuery(raw: RawQuery): EventQuery {
 }
 
 function presentActivity(event: ListedEvent): object {
-  const { durationMs, message, code, ...metadata } = event.detail;
+  const { durationMs, message, code, templateId, ...metadata } = event.detail;
   const failed = event.name.endsWith('_failed');
   return {
     id: String(event.seq),
@@ -117,6 +117,7 @@ function presentActivity(event: ListedEvent): object {
     category: categoryOf(event.category),
     action: event.name,
     status: failed ? 'error' : 'success',
+    ...(typeof templateId === 'string' ? { template_id: templateId } : {}),
     ...(event.sandboxName ? { sandbox_name: event.sandboxName } : {}),
     ...(typeof durationMs === 'number' ? { duration_ms: durationMs } : {}),
     ...(failed ? { error: [code, message].filter((each) => typeof each === 'string').join(': ') } : {}),
