@@ -108,6 +108,19 @@ test('a server that answers without reading the body, and one that answers befor
   await assertAlive();
 });
 
+test('a guest that leaves a request half sent, after an early answer, leaves no connection to the server behind', async () => {
+  let open = 0;
+  const at = await serve((socket) => {
+    open++;
+    socket.on('close', () => open--);
+    socket.once('data', () => socket.write('HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno'));
+  });
+  const said = await world.converse('api.example', `POST / HTTP/1.1\r\nHost: api.example:${at}\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n`, { port: at, ms: 500 });
+  assert.match(said, /^HTTP\/1\.1 401/);
+  for (let i = 0; open > 0 && i < 150; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(open, 0);
+});
+
 test('an upgrade with a body, and one that is declined', async () => {
   const head = 'GET /up HTTP/1.1\r\nHost: api.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 99\r\nSec-WebSocket-Key: x\r\n';
   world.seen.length = 0;
