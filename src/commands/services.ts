@@ -75,6 +75,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       keptMemoryMb: config.kept.memoryMb ?? undefined,
       keptSeconds: config.kept.seconds,
       egress: config.egress,
+      volumeLimits: { bytes: settings.maxVolumeBytes, entries: settings.maxVolumeEntries },
       images: openImages(config),
       buildTemplate,
       log,
@@ -84,7 +85,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     undo.push(() => events.stop());
     const access = new Access({ store, clock, events });
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
-    const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes), clock, events, settings });
+    const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes, host.volumeDisks), clock, events, settings });
     await volumes.start();
     const shelf = new TemplateShelf(store.templates, host.templates);
     const sandboxes = new Sandboxes({ store, host, templates: host.templates, shelf, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(volumes) });

@@ -8,10 +8,10 @@ import type { Endings } from './endings.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
 import type { Expiry } from './expiry.ts';
-import type { GuestRef, GuestSpec, Host, Lap } from './host.ts';
+import type { GuestRef, GuestSpec, Host, Lap, VolumeMount } from './host.ts';
 import type { Identities } from './identity.ts';
 import { newSandboxId, newShortId } from './ids.ts';
-import { enforcedPolicy } from './policy.ts';
+import { enforcedPolicy, withVolumes } from './policy.ts';
 import type { Principal } from './principal.ts';
 import { unborn, type Sandbox } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
@@ -55,15 +55,15 @@ export class Creation {
     const { settings, shelf } = this.#deps;
     assertCreatable(input, settings);
     using chosen = await shelf.choose(principal.teamId, input.templateName, settings);
-    const fill = await this.#deps.volumes.prepare(principal, input.policy?.volumes ?? []);
+    const { fill, mounts } = await this.#deps.volumes.prepare(principal, input.policy?.volumes ?? []);
     const boot: GuestMaker = async (unborn, aborted) => {
       const guest = await this.#guestOf(unborn, chosen, aborted, input.lap);
       if (fill === null) return guest;
       await fill(this.#deps.host.guest(unborn.id).files, aborted);
-      input.lap?.('volumes');
+      input.lap?.('copy');
       return guest;
     };
-    return await this.bear(() => this.#unborn(principal, input, chosen), boot, signal, input.lap);
+    return await this.bear(() => this.#unborn(principal, input, chosen, mounts), boot, signal, input.lap);
   }
 
   /** Makes a sandbox that `unborn` describes, with the guest that `make` makes. */
@@ -76,7 +76,7 @@ export class Creation {
     throw new PaddockError('internal', 'no free short id was found; try again');
   }
 
-  #unborn(principal: Principal, input: CreateSandbox, chosen: Chosen): Sandbox {
+  #unborn(principal: Principal, input: CreateSandbox, chosen: Chosen, mounts: readonly VolumeMount[]): Sandbox {
     return Object.freeze({
       ...unborn,
       id: newSandboxId(),
@@ -91,7 +91,7 @@ export class Creation {
       envs: input.envs,
       lifecycle: input.lifecycle,
       declared: input.declared,
-      policy: enforcedPolicy(input.policy ?? {}),
+      policy: withVolumes(enforcedPolicy(input.policy ?? {}), mounts),
       timeoutSeconds: input.timeoutSeconds,
       createdAt: this.#deps.clock.now(),
       sourceSnapshotId: null,
@@ -107,6 +107,7 @@ export class Creation {
     try {
       const sandbox = await this.#bear(unborn, make, birth, caller);
       lap?.('store');
+      this.#deps.volumes.began(sandbox);
       expiry.watch(sandbox);
       events.ofSandbox(sandbox, 'lifecycle', 'created', {
         template: sandbox.template.name,
@@ -170,6 +171,7 @@ export class Creation {
       limits: unborn.limits,
       teamId: unborn.teamId,
       network: unborn.policy.network,
+      volumes: unborn.policy.volumes ?? [],
       ...(lap === undefined ? {} : { lap }),
       identity: this.#deps.identities.of(unborn),
     };

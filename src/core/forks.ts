@@ -9,13 +9,14 @@ import type { Host, Lap } from './host.ts';
 import { newSandboxId, newShortId, type SandboxRef, type SnapshotId } from './ids.ts';
 import type { Keeping } from './keeping.ts';
 import type { ProcessClock } from './process-clock.ts';
-import { assertEnforceable, enforcedPolicy, type PolicyRequest } from './policy.ts';
+import { assertEnforceable, enforcedPolicy, withVolumes, type PolicyRequest } from './policy.ts';
 import type { Principal } from './principal.ts';
 import type { Resuming } from './resuming.ts';
 import { unborn, type Declared, type EnforcedPolicy, type Lifecycle, type Sandbox, type WireName } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
 import { isReady, type ReadySnapshot } from './snapshot.ts';
 import type { Snapshots } from './snapshots.ts';
+import type { VolumeAttachments } from './volume-attachments.ts';
 
 /** What a sandbox made from another one's state may have of its own; the rest is its source's. */
 export interface CopyInput {
@@ -48,6 +49,7 @@ interface ForksDeps {
   readonly keeping: Keeping;
   readonly resuming: Resuming;
   readonly snapshots: Snapshots;
+  readonly volumes: VolumeAttachments;
   readonly settledSandbox: (principal: Principal, ref: SandboxRef) => Promise<Sandbox>;
   readonly kill: (sandbox: Sandbox) => Promise<unknown>;
 }
@@ -120,6 +122,7 @@ export class Forks {
     const { captured } = snapshot;
     const envs = { ...captured.envs, ...input.envs };
     assertEnvs('envs', envs, settings.maxEnvBytes);
+    await this.#deps.volumes.assertPresent(principal, captured.policy.volumes);
     const described = (): Sandbox =>
       Object.freeze({
         ...unborn,
@@ -135,7 +138,8 @@ export class Forks {
         envs,
         lifecycle: input.lifecycle ?? captured.lifecycle,
         declared: input.declared ?? captured.declared,
-        policy: input.policy ?? captured.policy,
+        // The saved guest has its volumes open: they are what they were, whatever else is new.
+        policy: withVolumes(input.policy ?? captured.policy, captured.policy.volumes ?? []),
         timeoutSeconds: input.timeoutSeconds ?? captured.timeoutSeconds,
         createdAt: clock.now(),
         sourceSnapshotId: sourceId,

@@ -15,6 +15,7 @@ import type { Sandbox, SandboxState } from './sandbox.ts';
 import { isReady, type ReadySnapshot } from './snapshot.ts';
 import type { SandboxPatch, Store } from './store.ts';
 import type { Tokens } from './tokens.ts';
+import type { VolumeAttachments } from './volume-attachments.ts';
 
 export interface ResumingDeps {
   readonly store: Store;
@@ -29,6 +30,7 @@ export interface ResumingDeps {
   readonly pausing: Pausing;
   readonly identities: Identities;
   readonly tokens: Tokens;
+  readonly volumes: VolumeAttachments;
 }
 
 /** Brings sandboxes back from what was saved of them. Until the row says running, the saved state is what counts, and stays. */
@@ -92,6 +94,7 @@ export class Resuming {
     const birth = births.begin(claimed.id);
     try {
       const becoming = { ...claimed, ...patch };
+      await this.#deps.volumes.assertPresent(claimed, snapshot.captured.policy.volumes);
       const guest = await host.restore(this.specOf(becoming, snapshot, true, lap), birth.signal);
       birth.provisioned();
       birth.signal.throwIfAborted();
@@ -99,6 +102,7 @@ export class Resuming {
       await this.#deps.processes.restart(becoming, snapshot.captured.processes, before.state === 'paused');
       const running = await this.#run(becoming, guest, patch, birth);
       lap?.('store');
+      this.#deps.volumes.began(running);
       expiry.watch(running);
       events.ofSandbox(running, 'lifecycle', before.state === 'paused' ? 'resumed' : 'restored', { snapshotId: snapshot.id, durationMs: clock.now() - begun });
       return running;
@@ -123,6 +127,7 @@ export class Resuming {
       identity: this.#deps.identities.of(sandbox),
       teamId: sandbox.teamId,
       network: sandbox.policy.network,
+      volumes: snapshot.captured.policy.volumes ?? [],
       ...(lap === undefined ? {} : { lap }),
     };
   }
