@@ -21,7 +21,7 @@ export class VolumeBinds {
   async bind(points: string, volumes: readonly VolumeMount[], { restoring }: { readonly restoring: boolean }): Promise<void> {
     for (const [point, volume] of volumes.entries()) {
       try {
-        using place = await this.#disks.holdMountable(volume.volumeId);
+        using place = await this.#disks.hold(volume.volumeId);
         if (restoring) await inDirectory(place.files, volume.subpath, async () => undefined, { made: () => {} });
         const root = volume.readOnly ? (await this.#disks.readOnly(volume.volumeId)).files : place.files;
         await inDirectory(root, volume.subpath, (directory) => runTool('mount', ['--no-canonicalize', '--bind', directory.path, pointIn(points, point)]));

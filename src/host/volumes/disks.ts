@@ -38,7 +38,8 @@ export class PlainDisks implements VolumeDisks {
   }
 
   async hold(id: VolumeId): Promise<VolumePlace> {
-    return plainPlace(join(this.#root, id));
+    const directory = join(this.#root, id);
+    return { files: join(directory, 'files'), incoming: join(directory, 'incoming'), aside: null, [Symbol.dispose]: () => {} };
   }
 
   async remove(id: VolumeId): Promise<void> {
@@ -53,10 +54,6 @@ export class PlainDisks implements VolumeDisks {
   }
 
   async close(): Promise<void> {}
-}
-
-export function plainPlace(directory: string): VolumePlace {
-  return { files: join(directory, 'files'), incoming: join(directory, 'incoming'), aside: null, [Symbol.dispose]: () => {} };
 }
 
 /** Whatever else is in the directory is not ours. */

@@ -8,7 +8,7 @@ import type { HostLog } from '../log.ts';
 import { mounts, unmount, unmountAt } from '../mounts.ts';
 import { runTool, ToolError } from '../tool.ts';
 import { DiskGuard } from './disk-guard.ts';
-import { empty, idsIn, plainPlace, type VolumeDisks, type VolumePlace } from './disks.ts';
+import { empty, idsIn, type VolumeDisks, type VolumePlace } from './disks.ts';
 import { volumeOwner } from './tree.ts';
 
 export interface ImageOptions {
@@ -72,19 +72,8 @@ export class ImageDisks implements VolumeDisks {
     });
   }
 
-  async hold(id: VolumeId): Promise<VolumePlace> {
-    return this.#turns.take(id, async () => {
-      if (!existsSync(this.#image(id)) && existsSync(join(this.#dir(id), 'files'))) return plainPlace(this.#dir(id)); // made before there were images
-      return this.#hold(id);
-    });
-  }
-
-  /** The place of a volume that sandboxes are to use, too. One that was made as a plain directory moves into an image first. */
-  async holdMountable(id: VolumeId): Promise<VolumePlace> {
-    return this.#turns.take(id, async () => {
-      if (!existsSync(this.#image(id)) && existsSync(join(this.#dir(id), 'files'))) await this.#move(id);
-      return this.#hold(id);
-    });
+  hold(id: VolumeId): Promise<VolumePlace> {
+    return this.#turns.take(id, () => this.#hold(id));
   }
 
   /** Where a volume that is held is read-only, whoever asks. */
@@ -119,6 +108,8 @@ export class ImageDisks implements VolumeDisks {
   async sweep(known: ReadonlySet<VolumeId>): Promise<void> {
     for (const id of await idsIn(this.#root)) {
       if (!known.has(id)) await this.remove(id);
+      // Made before there were images. It moves now, while nobody can write to it.
+      else if (!existsSync(this.#image(id)) && existsSync(join(this.#dir(id), 'files'))) await this.#turns.take(id, () => this.#move(id));
       else if (isMounted(this.#fs(id))) await this.#turns.take(id, () => this.#mount(id)); // sandboxes may use it
       else await empty(join(this.#dir(id), 'incoming')); // that of an image is emptied when it is mounted
     }

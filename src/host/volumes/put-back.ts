@@ -55,7 +55,7 @@ export class PutBack {
   }
 
   async #putBack(checkpointId: string, points: string, volume: SavedVolume, undo: Undo[], replaced: ReplacedFile[]): Promise<void> {
-    using place = await this.#disks.holdMountable(volume.volumeId);
+    using place = await this.#disks.hold(volume.volumeId);
     const aside = join(place.aside!, checkpointId);
     for (const file of [...volume.open].sort((a, b) => a.path.length - b.path.length)) {
       const parent = await this.#parentOf(place.files, file.path, undo);
