@@ -2,6 +2,7 @@ import type { Duplex, Readable } from 'node:stream';
 import type { PaddockError } from './errors.ts';
 import type { SandboxId, TeamId, VolumeId } from './ids.ts';
 import type { ConnectionEvent } from './network/egress.ts';
+import type { InspectionEvent } from './network/inspection.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import type { EndReason } from './sandbox.ts';
 import type { Limits, Template } from './template.ts';
@@ -196,6 +197,8 @@ export interface Host {
    * later, within bounds. Set before `recover`.
    */
   onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void;
+  /** As `onConnections`, for the requests that were looked into. */
+  onInspections(listener: (events: readonly InspectionEvent[]) => Promise<void>): void;
 }
 
 export type ProcessKind = 'command' | 'background' | 'stdio' | 'pty';
