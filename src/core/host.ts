@@ -2,6 +2,7 @@ import type { Duplex, Readable } from 'node:stream';
 import type { PaddockError } from './errors.ts';
 import type { SandboxId, TeamId, VolumeId } from './ids.ts';
 import type { ConnectionEvent } from './network/egress.ts';
+import type { InspectionEvent } from './network/inspection.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import type { EndReason } from './sandbox.ts';
 import type { Limits, Template } from './template.ts';
@@ -110,6 +111,8 @@ export interface RestoreSpec {
   readonly network: NetworkPolicy;
   /** Those that were mounted when it was saved, in the same order. */
   readonly volumes?: readonly VolumeMount[];
+  /** The saved guest does not have these volumes yet: they are mounted in it before it is somebody's. */
+  readonly attachesVolumes?: boolean;
   /** Hears of the stages `kept`, or `slot`, `egress`, `restore` and `agent`, and of `identity`. */
   readonly lap?: Lap;
 }
@@ -194,6 +197,8 @@ export interface Host {
    * later, within bounds. Set before `recover`.
    */
   onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void;
+  /** As `onConnections`, for the requests that were looked into. */
+  onInspections(listener: (events: readonly InspectionEvent[]) => Promise<void>): void;
 }
 
 export type ProcessKind = 'command' | 'background' | 'stdio' | 'pty';

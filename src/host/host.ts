@@ -5,6 +5,7 @@ import { PaddockError } from '../core/errors.ts';
 import type { CheckpointOptions, CheckpointRef, Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery, RestoreSpec } from '../core/host.ts';
 import type { SandboxId } from '../core/ids.ts';
 import type { ConnectionEvent } from '../core/network/egress.ts';
+import type { InspectionEvent } from '../core/network/inspection.ts';
 import type { NetworkPolicy } from '../core/network/rules.ts';
 import type { BuildHost, ImageRequest, ImportedImage, LayerId, LayerRef, StepSpec, TemplateRoot } from '../core/templates/build-host.ts';
 import type { VolumeUsage } from '../core/volume-storage.ts';
@@ -178,6 +179,10 @@ export class LocalHost implements Host, BuildHost {
 
   onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void {
     this.#egress.onConnections(listener);
+  }
+
+  onInspections(listener: (events: readonly InspectionEvent[]) => Promise<void>): void {
+    this.#egress.onInspections(listener);
   }
 
   async usage(id: SandboxId): Promise<GuestUsage> {

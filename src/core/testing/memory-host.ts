@@ -3,6 +3,7 @@ import { PaddockError } from '../errors.ts';
 import type { CheckpointOptions, CheckpointRef, Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery, RestoreSpec } from '../host.ts';
 import type { SandboxId } from '../ids.ts';
 import type { ConnectionEvent } from '../network/egress.ts';
+import type { InspectionEvent } from '../network/inspection.ts';
 import type { NetworkPolicy } from '../network/rules.ts';
 import { MemoryGuest } from './memory-guest.ts';
 
@@ -31,6 +32,7 @@ export class MemoryHost implements Host {
   readonly #busy = new Set<SandboxId>();
   #listener: ((id: SandboxId, death: GuestDeath) => void) | null = null;
   #connections: ((events: readonly ConnectionEvent[]) => Promise<void>) | null = null;
+  #inspections: ((events: readonly InspectionEvent[]) => Promise<void>) | null = null;
   #slots = 0;
 
   async provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef> {
@@ -179,6 +181,15 @@ export class MemoryHost implements Host {
     this.#connections = listener;
   }
 
+  onInspections(listener: (events: readonly InspectionEvent[]) => Promise<void>): void {
+    this.#inspections = listener;
+  }
+
+  /** Requests of guests were looked into; rejects when the core does not take it. */
+  async inspected(...events: readonly InspectionEvent[]): Promise<void> {
+    await this.#inspections?.(events);
+  }
+
   /** Guests have connected somewhere; rejects when the core does not take it. */
   async connected(...events: readonly ConnectionEvent[]): Promise<void> {
     await this.#connections?.(events);
@@ -217,11 +228,13 @@ export class MemoryHost implements Host {
       setNetwork: (id, policy) => reach(() => this.setNetwork(id, policy)),
       usage: (id) => reach(() => this.usage(id)),
       onConnections: (listener) => this.onConnections(listener),
+      onInspections: (listener) => this.onInspections(listener),
       onDeath: (listener) => this.onDeath(listener),
       cut: () => {
         alive = false;
         this.#listener = null;
         this.#connections = null;
+        this.#inspections = null;
         this.#busy.clear();
       },
     };
