@@ -79,7 +79,7 @@ test('a port that is taken is refused with a sentence that names it, and the mac
 test('missing artefacts are a sentence that says how to get them', async () => {
   const empty = mkdtempSync(join(tmpdir(), 'paddock-test-'));
   try {
-    assertSentence(await runPaddock(['start'], { ...server.environment, PADDOCK_DATA_DIR: empty, PADDOCK_ARTEFACTS_DIR: join(empty, 'none') }), /npm start/);
+    assertSentence(await runPaddock(['start'], { ...server.environment, PADDOCK_DATA_DIR: empty, PADDOCK_LISTEN: '127.0.0.1:0', PADDOCK_ARTEFACTS_DIR: join(empty, 'none') }), /npm start/);
   } finally {
     rmSync(empty, { recursive: true, force: true });
   }
