@@ -1,5 +1,7 @@
 import type { Kysely } from 'kysely';
 import type { EventStore, KeyStore, NetworkEventStore, PreviewPortStore, ProcessDeadlineStore, SandboxStore, SnapshotStore, Store, VolumeLockStore, VolumeStore } from '../core/store.ts';
+import type { AuthorityStore, BindingStore, SecretStore, SecretUseStore } from '../core/secrets/store.ts';
+import { SqlAuthorities } from './authorities.ts';
 import { openDatabase } from './database.ts';
 import { SqlEvents } from './events.ts';
 import { stored } from './fault.ts';
@@ -10,6 +12,9 @@ import { SqlProcessDeadlines } from './process-deadlines.ts';
 import { Policies } from './policies.ts';
 import { SqlSandboxes } from './sandboxes.ts';
 import type { Schema } from './schema.ts';
+import { SqlSecretBindings } from './secret-bindings.ts';
+import { SqlSecretUses } from './secret-uses.ts';
+import { SqlSecrets } from './secrets.ts';
 import { loadSealer, type Sealer } from './sealer.ts';
 import { SqlSnapshots } from './snapshots.ts';
 import { SqlVolumeLocks, SqlVolumes } from './volumes.ts';
@@ -49,6 +54,10 @@ export class SqlStore implements Store {
   readonly volumes: VolumeStore;
   readonly volumeLocks: VolumeLockStore;
   readonly keys: KeyStore;
+  readonly secrets: SecretStore;
+  readonly secretBindings: BindingStore;
+  readonly secretUses: SecretUseStore;
+  readonly authorities: AuthorityStore;
   readonly #db: Kysely<Schema>;
   readonly #sealer: Sealer;
 
@@ -65,6 +74,10 @@ export class SqlStore implements Store {
     this.volumes = new SqlVolumes(db);
     this.volumeLocks = new SqlVolumeLocks(db);
     this.keys = new SqlKeys(db);
+    this.secrets = new SqlSecrets(db, sealer);
+    this.secretBindings = new SqlSecretBindings(db, sealer);
+    this.secretUses = new SqlSecretUses(db);
+    this.authorities = new SqlAuthorities(db, sealer);
   }
 
   /** A 32-byte key for one purpose, derived from the master key: the same after every start. */
