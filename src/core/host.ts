@@ -188,7 +188,7 @@ export interface Host {
    * later, within bounds. Set before `recover`.
    */
   onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void;
-  /** The same for requests that were looked into. */
+  /** As `onConnections`, for the requests that were looked into. */
   onInspections(listener: (events: readonly InspectionEvent[]) => Promise<void>): void;
 }
 

@@ -1,9 +1,11 @@
 import { formatAddress, networkOf, parseIpv4 } from '../core/network/addresses.ts';
+import type { InspectionEvent } from '../core/network/inspection.ts';
 import { ConnectionLog } from './connection-log.ts';
 import { ControlServer } from './control.ts';
 import { Dialler } from './dial.ts';
 import { DnsServer } from './dns-server.ts';
 import { NameServers } from './dns-upstream.ts';
+import { EventQueue } from './event-queue.ts';
 import { Filter } from './filter.ts';
 import { HttpProxy } from './http-proxy.ts';
 import { OwnAddresses } from './own-addresses.ts';
@@ -39,12 +41,13 @@ async function start(): Promise<void> {
   const filter = new Filter(settings.netns, { hostAddress: settings.hostAddress, subnet: parseSubnet(settings.subnet), proxyPort, dnsPort });
   const table = new PolicyTable(filter, limits);
   const log = new ConnectionLog();
+  const inspections = new EventQueue<InspectionEvent>();
   const own = new OwnAddresses();
   const resolver = new Resolver(new NameServers(settings.dnsUpstreams));
   const dialler = new Dialler(resolver, own, settings.upstreamProxy === null ? null : new UpstreamProxy(settings.upstreamProxy, settings.extraCaFile));
   const proxy = new TransparentProxy(table, { dialler, log, http: new HttpProxy() }, limits);
   const dns = new DnsServer(table, { resolver, isOwn: (address) => own.current().has(address), syntheticFor: (guest, name) => table.syntheticFor(guest, name) }, log);
-  const control = new ControlServer(table, log, () => ({ admitted: table.size, connections: proxy.open, eventsWaiting: log.waiting, memoryBytes: process.memoryUsage.rss() }));
+  const control = new ControlServer(table, { connections: log, inspections }, () => ({ admitted: table.size, connections: proxy.open, eventsWaiting: log.waiting, memoryBytes: process.memoryUsage.rss() }));
   filter.setOwn(own.current());
   await proxy.listen(proxyFd);
   await dns.listen(dnsUdpFd, dnsTcpFd);

@@ -6,6 +6,7 @@ import { PaddockError } from '../core/errors.ts';
 import type { CheckpointOptions, CheckpointRef, Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery, RestoreSpec } from '../core/host.ts';
 import type { SandboxId } from '../core/ids.ts';
 import type { ConnectionEvent } from '../core/network/egress.ts';
+import type { InspectionEvent } from '../core/network/inspection.ts';
 import type { NetworkPolicy } from '../core/network/rules.ts';
 import { agentProtocol } from './agent/client.ts';
 import { openArtefacts } from './artefacts.ts';
@@ -161,6 +162,10 @@ export class LocalHost implements Host {
 
   onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void {
     this.#egress.onConnections(listener);
+  }
+
+  onInspections(listener: (events: readonly InspectionEvent[]) => Promise<void>): void {
+    this.#egress.onInspections(listener);
   }
 
   async usage(id: SandboxId): Promise<GuestUsage> {

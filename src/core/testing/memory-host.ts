@@ -37,7 +37,7 @@ export class MemoryHost implements Host {
   readonly #busy = new Set<SandboxId>();
   #listener: ((id: SandboxId, death: GuestDeath) => void) | null = null;
   #connections: ((events: readonly ConnectionEvent[]) => Promise<void>) | null = null;
-  #inspected: ((events: readonly InspectionEvent[]) => Promise<void>) | null = null;
+  #inspections: ((events: readonly InspectionEvent[]) => Promise<void>) | null = null;
   #slots = 0;
 
   async provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef> {
@@ -200,21 +200,21 @@ export class MemoryHost implements Host {
     this.#tokens.set(identity.sandboxId, identity.agentToken);
   }
 
-  onInspections(listener: (events: readonly InspectionEvent[]) => Promise<void>): void {
-    this.#inspected = listener;
-  }
-
-  /** The proxy has looked into requests. */
-  async inspected(...events: readonly InspectionEvent[]): Promise<void> {
-    await this.#inspected?.(events);
-  }
-
   onDeath(listener: (id: SandboxId, death: GuestDeath) => void): void {
     this.#listener = listener;
   }
 
   onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void {
     this.#connections = listener;
+  }
+
+  onInspections(listener: (events: readonly InspectionEvent[]) => Promise<void>): void {
+    this.#inspections = listener;
+  }
+
+  /** Requests of guests were looked into; rejects when the core does not take it. */
+  async inspected(...events: readonly InspectionEvent[]): Promise<void> {
+    await this.#inspections?.(events);
   }
 
   /** Guests have connected somewhere; rejects when the core does not take it. */
@@ -255,15 +255,15 @@ export class MemoryHost implements Host {
       setNetwork: (id, policy) => reach(() => this.setNetwork(id, policy)),
       setInspection: (id, inspection) => reach(() => this.setInspection(id, inspection)),
       reidentify: (identity, limits, signal) => reach(() => this.reidentify(identity, limits, signal)),
-      onInspections: (listener) => this.onInspections(listener),
       usage: (id) => reach(() => this.usage(id)),
       onConnections: (listener) => this.onConnections(listener),
+      onInspections: (listener) => this.onInspections(listener),
       onDeath: (listener) => this.onDeath(listener),
       cut: () => {
         alive = false;
         this.#listener = null;
         this.#connections = null;
-        this.#inspected = null;
+        this.#inspections = null;
         this.#busy.clear();
       },
     };

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { ConnectionEvent } from '../../core/network/egress.ts';
 import { type SandboxId, type TeamId } from '../../core/ids.ts';
+import type { InspectionEvent } from '../../core/network/inspection.ts';
 import { parsePolicy } from '../../core/network/parse.ts';
 import { openCgroup } from '../../host/cgroup.ts';
 import { type Instance, openInstance } from '../../host/instance.ts';
@@ -195,6 +196,7 @@ export class LabGuest {
 /** The server's side of the control socket. */
 export class ControlClient {
   readonly events: ConnectionEvent[] = [];
+  readonly inspections: InspectionEvent[] = [];
   acknowledges = true;
   readonly #path: string;
   #waiting = new Map<number, { resolve(answer: Record<string, unknown>): void; reject(reason: Error): void }>();
@@ -218,7 +220,7 @@ export class ControlClient {
       .on('line', (line) => this.#onLine(JSON.parse(line)))
       // It passes on what goes wrong with its input.
       .on('error', () => {});
-    await this.request({ op: 'hello', version: 1, events: true });
+    await this.request({ op: 'hello', version: 2, events: true });
   }
 
   request(request: object): Promise<Record<string, unknown>> {
@@ -234,10 +236,11 @@ export class ControlClient {
     this.#socket?.destroy();
   }
 
-  #onLine(line: { n?: number; error?: string; event?: string; k?: number; items?: ConnectionEvent[] }): void {
+  #onLine(line: { n?: number; error?: string; event?: string; k?: number; items?: unknown[] }): void {
     if (line.event !== undefined) {
-      this.events.push(...(line.items ?? []));
-      if (this.acknowledges) this.#socket!.write(`${JSON.stringify({ ack: line.k })}\n`);
+      if (line.event === 'inspections') this.inspections.push(...(line.items as InspectionEvent[]));
+      else this.events.push(...(line.items as ConnectionEvent[]));
+      if (this.acknowledges) this.#socket!.write(`${JSON.stringify({ ack: line.k, of: line.event })}\n`);
       return;
     }
     const waiting = this.#waiting.get(line.n!);

@@ -5,12 +5,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { PaddockError } from '../../core/errors.ts';
 import type { ConnectionEvent, Egress, EgressEntry } from '../../core/network/egress.ts';
+import type { InspectionEvent } from '../../core/network/inspection.ts';
 import type { Instance } from '../instance.ts';
 import type { HostLog } from '../log.ts';
 import { linkAddresses } from '../network/addresses.ts';
 import { isRunning, sendSignal, startTime } from '../process-table.ts';
 import { HostSetupError } from '../setup-error.ts';
-import { type ConnectionBatch, ControlConnection, type ControlListeners } from './control.ts';
+import { ControlConnection, type ControlListeners, type EventBatch } from './control.ts';
 
 export interface EgressOptions {
   /** Name servers, `address` or `address:port`; empty: the machine's. */
@@ -41,7 +42,8 @@ export class EgressSupervisor implements Egress {
   #connected = Promise.withResolvers<ControlConnection>();
   #closed = false;
   readonly #listeners: ControlListeners = { onBatch: (batch, connection) => void this.#pass(connection, batch), onEnd: (connection) => this.#lose(connection) };
-  #listener: (events: readonly ConnectionEvent[]) => Promise<void> = async () => {};
+  #onConnections: (events: readonly ConnectionEvent[]) => Promise<void> = async () => {};
+  #onInspections: (events: readonly InspectionEvent[]) => Promise<void> = async () => {};
 
   constructor(instance: Instance, options: EgressOptions, log: HostLog) {
     this.#instance = instance;
@@ -52,7 +54,11 @@ export class EgressSupervisor implements Egress {
   }
 
   onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void {
-    this.#listener = listener;
+    this.#onConnections = listener;
+  }
+
+  onInspections(listener: (events: readonly InspectionEvent[]) => Promise<void>): void {
+    this.#onInspections = listener;
   }
 
   /** Finds the process of an earlier server or starts one, and puts exactly these entries in force. */
@@ -147,6 +153,8 @@ export class EgressSupervisor implements Egress {
       } catch (reason) {
         this.#log.warn({ err: reason }, 'the egress process of an earlier server is not usable; starting another');
         sendSignal(found.pid, 'SIGKILL');
+        // It holds the ports until it is gone.
+        for (const until = Date.now() + startDeadlineMs; isRunning(found.pid, found.start) && Date.now() < until; ) await sleep(5);
       }
     }
     return this.#spawn();
@@ -222,14 +230,14 @@ export class EgressSupervisor implements Egress {
     }
   }
 
-  async #pass(connection: ControlConnection, batch: ConnectionBatch): Promise<void> {
+  async #pass(connection: ControlConnection, batch: EventBatch): Promise<void> {
     for (;;) {
       try {
-        if (batch.dropped > 0) this.#log.warn({ dropped: batch.dropped }, 'connection events were dropped because they came too fast');
-        await this.#listener(batch.items);
-        return connection.acknowledge(batch.k);
+        if (batch.dropped > 0) this.#log.warn({ dropped: batch.dropped, of: batch.event }, 'events of the network were dropped because they came too fast');
+        await (batch.event === 'connections' ? this.#onConnections(batch.items) : this.#onInspections(batch.items));
+        return connection.acknowledge(batch);
       } catch (reason) {
-        this.#log.warn({ err: reason }, 'connection events could not be stored; trying again');
+        this.#log.warn({ err: reason }, 'events of the network could not be stored; trying again');
         await sleep(1000);
         if (this.#closed || connection.ended) return; // the next connection gets the batch again
       }
