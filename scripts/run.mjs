@@ -48,7 +48,7 @@ async function main([command = '', ...args]) {
     throw new SetupFailure(`There is no command "${command}": use start, test, soak, bench or setup.`);
   }
   // A server can begin to serve while the templates that its recipes call `later` are still being built.
-  const { places } = await setup({ later: command !== 'start', tests: command === 'test' });
+  const { places } = await setup({ later: command !== 'start', tests: command === 'test', wanted: command === 'setup' ? args : [] });
   if (command === 'setup') return 0;
   const env = { PADDOCK_ARTEFACTS_DIR: places.artefacts };
   if (command === 'test')

@@ -17,16 +17,16 @@ const PLANS = [planDebianPackages, planTestPackages, planNodeModules, planRunsc,
 /**
  * Makes this machine ready for the server. What is there already is left alone, so a second call only looks.
  *
- * @param {{env?: NodeJS.ProcessEnv, progress?: Progress, later?: boolean, tests?: boolean}} [options]
- *   later: also what the server can start without; tests: also what only the tests need
+ * @param {{env?: NodeJS.ProcessEnv, progress?: Progress, later?: boolean, tests?: boolean, wanted?: string[]}} [options]
+ *   later: also what the server can start without; tests: also what only the tests need; wanted: built-in templates that are otherwise built on demand
  * @returns {Promise<{places: ReturnType<typeof placesOf>, done: string[]}>} done: titles of the steps that were needed
  * @throws {SetupFailure} with the sentence for the user
  */
-export async function setup({ env = process.env, progress = new Progress(), later = true, tests = false } = {}) {
+export async function setup({ env = process.env, progress = new Progress(), later = true, tests = false, wanted = [] } = {}) {
   const machine = assertSuitable();
   const places = placesOf(env);
   await makeDirectories(places);
-  const context = { machine, places, env, later, tests, note: (line) => progress.note(line) };
+  const context = { machine, places, env, later, tests, wanted, note: (line) => progress.note(line) };
   if (await nothingToDo(context)) return { places, done: progress.steps };
 
   const releases = [acquireLock(repository, context.note), acquireLock(places.artefacts, context.note)];

@@ -1,9 +1,12 @@
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { cp, mkdir, readdir } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { CommandFailure, run } from './command.mjs';
 import { SetupFailure } from './failure.mjs';
 import { hashFile } from './files.mjs';
 import { repository } from './places.mjs';
+
+/** Files that pin the npm packages of a template. */
+export const projectFiles = (project) => ['package.json', 'package-lock.json'].map((name) => join(repository, 'templates/npm', project, name));
 
 /** npm as the user called it (`npm start` says so), else the one on the path. */
 export function runNpm(args, options = {}) {
@@ -38,4 +41,21 @@ export async function fetchNpmPackage(pin, directory) {
   }
   await run('tar', ['--extract', '--gzip', '--no-same-owner', '--file', archive, '--directory', directory]);
   return join(directory, 'package');
+}
+
+/** Installs what a project's lock file pins, without running any of it, into the `node_modules` at `target`. */
+export async function installNpmProject(project, work, target) {
+  const directory = join(work, 'npm-project');
+  await mkdir(directory, { recursive: true });
+  for (const file of projectFiles(project)) await cp(file, join(directory, basename(file)));
+  try {
+    await runNpm(['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--no-bin-links', '--loglevel=error'], { cwd: directory });
+  } catch (error) {
+    if (!(error instanceof CommandFailure)) throw error;
+    throw new SetupFailure(`npm could not install the packages of the template ${project}: check that the npm registry can be reached (npm ping).`, {
+      detail: error.output,
+    });
+  }
+  await mkdir(target, { recursive: true });
+  await run('cp', ['--recursive', '--no-target-directory', join(directory, 'node_modules'), target]);
 }

@@ -2,7 +2,7 @@ import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { sourceLine } from './apt-sources.mjs';
 import { run, runContained } from './command.mjs';
-import { fetchNpmPackage } from './npm-package.mjs';
+import { fetchNpmPackage, installNpmProject } from './npm-package.mjs';
 import { machineAcquireSettings, PrivateApt } from './private-apt.mjs';
 
 /** Everything that shapes a root file system; part of every template's digest. */
@@ -18,9 +18,12 @@ export const BUILD_PROGRAM = ['template-build.mjs', 'template-finish.sh'].map((n
  * @property {string[]} [packages]  Debian packages, without what they only recommend
  * @property {{package: string, version: string, integrity: string, architecture?: string, copy: Record<string, string>}[]} [npm]
  *   packages of the npm registry; `copy` maps a path in the package to a path in the root file system
+ * @property {string} [npm_project]  a directory below templates/npm: what its package-lock.json pins is put into /usr/local/lib/node_modules
  * @property {Record<string, string>} [links]  symbolic links: path → target
  * @property {string[]} [steps]  shell lines run inside as root, without network
  * @property {string[]} [checks]  shell lines that must succeed inside, or the build fails
+ * @property {boolean} [later]  built behind a server that has started already
+ * @property {boolean} [on_demand]  built when somebody asks for it first
  */
 
 /**
@@ -48,6 +51,7 @@ export async function buildRootfs(recipe, build) {
       await run('cp', ['--recursive', '--no-target-directory', join(unpacked, from), join(root, to)]);
     }
   }
+  if (recipe.npm_project) await installNpmProject(recipe.npm_project, build.work, join(root, 'usr/local/lib/node_modules'));
   const links = Object.entries(recipe.links ?? {}).map(([path, target]) => `ln -sfn '${target}' '${path}'`);
   await writeFile(join(root, 'etc/apt/sources.list.d/debian.sources'), build.guestSources, { mode: 0o644 });
   await runInside(root, ['set -eu', ...links, ...(recipe.steps ?? [])].join('\n'));

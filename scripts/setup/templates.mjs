@@ -5,6 +5,7 @@ import { debianArchives, readMachineSources } from './apt-sources.mjs';
 import { CommandFailure, run } from './command.mjs';
 import { SetupFailure } from './failure.mjs';
 import { readJson, writeJson } from './files.mjs';
+import { projectFiles } from './npm-package.mjs';
 import { repository } from './places.mjs';
 import { BUILD_PROGRAM, buildRootfs, guestSources, runInside } from './template-build.mjs';
 
@@ -13,7 +14,7 @@ const WORK_PREFIX = '.build-';
 /** A template's directory: names of other makers' templates have a slash, `superserve/base`. */
 export const directoryOf = (name) => name.replaceAll('/', '-');
 
-/** The recipes, each after the one it starts from. One that says `later` is not needed for the server to start. */
+/** The recipes, each after the one it starts from. */
 export async function readRecipes(directory = join(repository, 'templates')) {
   const names = (await readdir(directory)).filter((name) => name.endsWith('.json')).sort();
   const recipes = await Promise.all(names.map(async (name) => JSON.parse(await readFile(join(directory, name), 'utf8'))));
@@ -29,21 +30,25 @@ export async function readRecipes(directory = join(repository, 'templates')) {
 
 /**
  * The templates that are missing or were built from another recipe, program, release or mirror. Those whose recipe says `later` are left out
- * unless `later` is asked for: the server can start without them, and knows of them by their `building.json`.
+ * unless `later` is asked for: the server can start without them, and knows of them by their `building.json`. Those that say `on_demand` are left
+ * out until they are asked for by name, and are then kept up to date like the others; `available.json` tells of them.
  * @returns {Promise<{title: string, work: () => Promise<void>}[]>} in the order they have to be built
  */
-export async function planTemplates({ places, machine, env, recipes, later = true }) {
+export async function planTemplates({ places, machine, env, recipes, later = true, wanted = [] }) {
   const { codename } = machine;
   const archives = debianArchives(await readMachineSources(), codename, env.PADDOCK_TEMPLATE_APT_MIRROR);
   const build = { machine, codename, archives: archives.machine, guestSources: guestSources(archives.guest, codename) };
   const program = await Promise.all(BUILD_PROGRAM.map((file) => readFile(file)));
   const digests = new Map();
   const missing = [];
-  for (const recipe of recipes ?? (await readRecipes())) {
+  const known = recipes ?? (await readRecipes());
+  const demanded = withAncestors(wanted, known);
+  for (const recipe of known) {
     const parts = [
       JSON.stringify(recipe),
       digests.get(recipe.from) ?? '',
       ...program,
+      ...(await pins(recipe)),
       codename,
       machine.architecture,
       build.guestSources,
@@ -52,8 +57,12 @@ export async function planTemplates({ places, machine, env, recipes, later = tru
     for (const part of parts) digest.update(`${part.length}\n`).update(part);
     digests.set(recipe.name, digest.digest('hex').slice(0, 32));
     if (await isCurrent(places, recipe.name, digests.get(recipe.name))) continue;
-    if (recipe.later && !later) {
-      await announce(places, recipe);
+    if (recipe.on_demand && !demanded.has(recipe.name) && !(await wasBuilt(places, recipe.name))) {
+      await announce(places, recipe, 'available.json');
+      continue;
+    }
+    if ((recipe.later || recipe.on_demand) && !later) {
+      await announce(places, recipe, 'building.json');
       continue;
     }
     missing.push({
@@ -71,11 +80,31 @@ export async function removeUnfinishedBuilds(places) {
   }
 }
 
-/** Tells a server that starts before it what will be there. */
-async function announce(places, { name, description, limits }) {
+/** Tells the server what will be there, or can be. */
+async function announce(places, { name, description, limits }, file) {
   const home = join(places.templates, directoryOf(name));
   await mkdir(home, { recursive: true, mode: 0o755 });
-  await writeJson(join(home, 'building.json'), { name, description, limits });
+  const said = { name, description, limits };
+  if (JSON.stringify(await readJson(join(home, file))) !== JSON.stringify(said)) await writeJson(join(home, file), said);
+}
+
+/** These names, and those of the templates they start from. */
+function withAncestors(names, recipes) {
+  const all = new Set();
+  for (let name of names) {
+    const known = recipes.find((recipe) => recipe.name === name);
+    if (!known) throw new SetupFailure(`There is no built-in template "${name}": there is ${recipes.map((recipe) => recipe.name).join(', ')}.`);
+    for (; name; name = recipes.find((recipe) => recipe.name === name)?.from) all.add(name);
+  }
+  return all;
+}
+
+async function pins({ npm_project: project }) {
+  return project ? Promise.all(projectFiles(project).map((file) => readFile(file))) : [];
+}
+
+async function wasBuilt(places, name) {
+  return (await readJson(join(places.templates, directoryOf(name), 'current.json'))) !== undefined;
 }
 
 async function isCurrent(places, name, digest) {
@@ -116,7 +145,7 @@ async function buildTemplate({ places, recipe, digest, build }) {
     path: join(target, 'rootfs'),
     manifest: join(target, 'manifest.json'),
   });
-  await rm(join(home, 'building.json'), { force: true });
+  for (const announced of ['building.json', 'available.json']) await rm(join(home, announced), { force: true });
 }
 
 async function buildInto(work, { places, recipe, digest, build }) {

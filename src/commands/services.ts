@@ -42,8 +42,12 @@ export interface Services {
   close(): Promise<void>;
 }
 
-/** Opens store and host, and brings both together again: what was running is found, what is left over is removed. */
-export async function openServices(config: Config, log: Logger): Promise<Services> {
+/**
+ * Opens store and host, and brings both together again: what was running is found, what is left over is removed.
+ *
+ * @param buildTemplate builds a template of the catalogue that is made on demand; without it there are none
+ */
+export async function openServices(config: Config, log: Logger, buildTemplate?: (name: string) => Promise<void>): Promise<Services> {
   const store = await openDataStore(config);
   const undo: (() => Promise<void>)[] = [() => store.close()];
   const close = async (): Promise<void> => {
@@ -62,6 +66,7 @@ export async function openServices(config: Config, log: Logger): Promise<Service
       keptMemoryMb: config.kept.memoryMb ?? undefined,
       keptSeconds: config.kept.seconds,
       egress: config.egress,
+      buildTemplate,
       log,
     });
     undo.push(() => host.close());

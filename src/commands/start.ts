@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config.ts';
+import { BuiltInTemplates } from './built-in-templates.ts';
 import { systemClock } from '../core/clock.ts';
 import { buildServer, type Server } from '../server.ts';
 import { ensureStartKey, type StartKey } from './api-key.ts';
@@ -25,7 +26,8 @@ export async function start(config: Config, warnings: readonly string[]): Promis
   process.stdout.on('error', () => {}); // whoever read it has left
   const stop = stopRequested();
   try {
-    const services = await openServices(config, log);
+    const builtIn = new BuiltInTemplates(config, log);
+    const services = await openServices(config, log, (name) => builtIn.build(name));
     try {
       const key = await ensureStartKey(services.access, config);
       const server = await buildServer({
@@ -62,6 +64,7 @@ export async function start(config: Config, warnings: readonly string[]): Promis
         await server.close();
       }
     } finally {
+      await builtIn.close();
       await services.close();
     }
     return 0;

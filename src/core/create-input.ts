@@ -54,10 +54,14 @@ export function chooseTemplate(requested: string, catalog: TemplateCatalog, sett
   if (template !== undefined) return { template, id: template.id, name: template.name };
   const base = settings.unknownTemplate === 'base' && name.length <= 128 ? catalog.find('base') : undefined;
   if (base !== undefined) return { template: base, id: `tpl-${name}`, name };
-  if (catalog.pending?.().includes(name) === true) {
-    throw new PaddockError('template_not_ready', `the template ${name} is building, after the first start of the server; try again in a minute`, { field: 'template', retryAfterSeconds: 10 });
+  if (catalog.offered?.().includes(name) === true) {
+    catalog.request?.(name);
+    throw new PaddockError('template_not_ready', `the template ${name} is built when it is asked for first; that has begun and takes some minutes`, { field: 'template', retryAfterSeconds: 30 });
   }
-  const known = catalog.list().map((candidate) => candidate.name).sort().join(', ');
+  if (catalog.pending?.().includes(name) === true) {
+    throw new PaddockError('template_not_ready', `the template ${name} is being built; try again in a minute`, { field: 'template', retryAfterSeconds: 10 });
+  }
+  const known = [...catalog.list().map((candidate) => candidate.name), ...(catalog.offered?.() ?? [])].sort().join(', ');
   throw new PaddockError('not_found', `there is no template ${JSON.stringify(name.slice(0, 128))}; there is: ${known === '' ? 'none yet' : known}`, { field: 'template' });
 }
 

@@ -30,6 +30,14 @@ export interface TemplateCatalog {
   list(): readonly Template[];
   /** Names of those that are being built for the first time. */
   pending?(): readonly string[];
+  /** Names of those that are built when somebody asks for one first. */
+  offered?(): readonly string[];
+  /**
+   * Asks for an offered one: it is then pending until it is ready, or cannot be built.
+   *
+   * @throws PaddockError `template_not_ready` with the reason, when that has just been tried and failed.
+   */
+  request?(name: string): void;
   /** Also one that is no longer offered but still on this host. */
   byDigest(digest: string): Template | undefined;
 }

@@ -40,6 +40,8 @@ export interface HostOptions {
   /** How long a paused guest is kept in memory at most. Default 600. */
   readonly keptSeconds?: number | undefined;
   readonly egress: EgressOptions;
+  /** Builds one of the templates that set-up only offers. */
+  readonly buildTemplate?: ((name: string) => Promise<void>) | undefined;
   readonly log: HostLog;
 }
 
@@ -316,5 +318,5 @@ export class LocalHost implements Host {
 export async function openHost(options: HostOptions): Promise<LocalHost> {
   const instance = await openInstance(options.dataDir, options.subnet);
   const runtime = await GvisorRuntime.open(instance, openArtefacts(options.artefactsDir));
-  return new LocalHost(instance, runtime, loadTemplates(options.artefactsDir), options);
+  return new LocalHost(instance, runtime, loadTemplates(options.artefactsDir, options.buildTemplate), options);
 }

@@ -1,5 +1,6 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { PaddockError } from '../core/errors.ts';
 import type { Template, TemplateCatalog } from '../core/template.ts';
 import { HostSetupError } from './setup-error.ts';
 
@@ -17,42 +18,74 @@ export interface InstalledTemplates extends TemplateCatalog {
 
 /** Milliseconds between two looks at the directory while something in it is still being built. */
 const lookAgainMs = 500;
+/** How long a build that failed is not tried again. */
+const restAfterFailureMs = 60_000;
+
+/** What the directory held when it was last read. */
+interface Shelf {
+  readonly ready: ReadonlyMap<string, InstalledTemplate>;
+  readonly pending: readonly string[];
+  readonly offered: readonly string[];
+}
 
 /**
  * The templates that set-up has built: `<artefacts>/templates/<name>/current.json` names the digest that is served,
- * `<digest>/manifest.json` says what it is. A `building.json` says what will be there; then this looks again from time to time.
+ * `<digest>/manifest.json` says what it is. A `building.json` says what will be there; then this looks again from time to time. An
+ * `available.json` says what `build` can make; without `build` such templates do not exist.
  */
-export function loadTemplates(artefactsDir: string): InstalledTemplates {
+export function loadTemplates(artefactsDir: string, build?: (name: string) => Promise<void>): InstalledTemplates {
   const dir = join(artefactsDir, 'templates');
-  let { ready, pending } = readTemplates(dir);
+  const requested = new Set<string>();
+  const failed = new Map<string, { readonly at: number; readonly error: Error }>();
+  let shelf = readTemplates(dir);
   let readAt = Date.now();
-  const current = (): ReadonlyMap<string, InstalledTemplate> => {
-    if (pending.length > 0 && Date.now() - readAt > lookAgainMs) {
-      ({ ready, pending } = readTemplates(dir));
+  const look = (again: boolean): Shelf => {
+    if (again && Date.now() - readAt > lookAgainMs) {
+      shelf = readTemplates(dir);
       readAt = Date.now();
     }
-    return ready;
+    return shelf;
+  };
+  const current = (): Shelf => look(shelf.pending.length + requested.size > 0);
+  const request = (name: string): void => {
+    if (build === undefined || requested.has(name)) return;
+    const failure = failed.get(name);
+    if (failure !== undefined && Date.now() - failure.at < restAfterFailureMs) {
+      throw new PaddockError('template_not_ready', `the template ${name} could not be built: ${failure.error.message} It is tried again when it is asked for in a minute`, { field: 'template', retryAfterSeconds: 60 });
+    }
+    failed.delete(name);
+    requested.add(name);
+    build(name)
+      .catch((error: unknown) => failed.set(name, { at: Date.now(), error: error as Error }))
+      .finally(() => {
+        readAt = 0;
+        current();
+        requested.delete(name);
+      });
   };
   return Object.freeze({
-    find: (name: string) => current().get(name),
-    list: () => [...current().values()],
-    pending: () => {
-      current();
-      return pending;
-    },
-    byDigest: (digest: string) => [...current().values()].find((template) => template.digest === digest) ?? findOlder(dir, digest),
+    // Another process may have built one that is only offered here.
+    find: (name: string) => current().ready.get(name) ?? (shelf.offered.includes(name) ? look(true).ready.get(name) : undefined),
+    list: () => [...current().ready.values()],
+    pending: () => [...current().pending, ...[...requested].filter((name) => !shelf.ready.has(name) && !shelf.pending.includes(name))],
+    offered: () => (build === undefined ? [] : current().offered.filter((name) => !requested.has(name))),
+    request,
+    byDigest: (digest: string) => [...current().ready.values()].find((template) => template.digest === digest) ?? findOlder(dir, digest),
   });
 }
 
-function readTemplates(dir: string): { readonly ready: ReadonlyMap<string, InstalledTemplate>; readonly pending: readonly string[] } {
+function readTemplates(dir: string): Shelf {
   const ready = new Map<string, InstalledTemplate>();
   const pending: string[] = [];
+  const offered: string[] = [];
   for (const directory of listDirs(dir)) {
     const current = readJson(join(dir, directory, 'current.json'));
-    const building = readJson(join(dir, directory, 'building.json'));
     if (current === null || typeof current['digest'] !== 'string') {
+      const building = readJson(join(dir, directory, 'building.json'));
+      const available = readJson(join(dir, directory, 'available.json'));
       if (building !== null) pending.push(String(building['name']));
-      continue; // never finished building
+      else if (available !== null) offered.push(String(available['name']));
+      continue;
     }
     const home = join(dir, directory, current['digest']);
     const manifest = readJson(join(home, 'manifest.json'));
@@ -60,7 +93,7 @@ function readTemplates(dir: string): { readonly ready: ReadonlyMap<string, Insta
     const template = parseManifest(manifest, directory, join(home, 'rootfs'));
     ready.set(template.name, template);
   }
-  return { ready, pending };
+  return { ready, pending, offered };
 }
 
 function findOlder(dir: string, digest: string): InstalledTemplate | undefined {

@@ -22,7 +22,7 @@ test('the configuration page says of every setting what the program says', () =>
 
 test('the configuration page says of every template what its recipe says', () => {
   const page = read('docs/configuration.md');
-  for (const file of readdirSync(join(repository, 'templates'))) {
+  for (const file of readdirSync(join(repository, 'templates')).filter((each) => each.endsWith('.json'))) {
     const { name, limits } = JSON.parse(read(join('templates', file))) as { name: string; limits: Record<string, number> };
     const memory = limits['memory_mb']! >= 1024 ? `${limits['memory_mb']! / 1024} GiB` : `${limits['memory_mb']} MiB`;
     const row = `| \`${name}\` | ${limits['vcpus']} | ${memory} | ${limits['disk_mb']! / 1024} GiB | ${limits['pids']} |`;

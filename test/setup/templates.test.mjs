@@ -192,8 +192,9 @@ test('a step that fails is reported with its output and leaves the current templ
 test('the digest follows the recipe and the mirror of the sandboxes', async () => {
   const title = async (env) => (await planTemplates({ places, machine: assertSuitable(), env })).map((step) => step.title);
   assert.deepEqual(await title(process.env), []);
+  const always = (await readRecipes()).filter((recipe) => !recipe.on_demand).map(({ name }) => `Building the template ${name}`);
   assert.deepEqual(
-    await title({ PADDOCK_TEMPLATE_APT_MIRROR: 'http://another.test/debian' }),
+    (await title({ PADDOCK_TEMPLATE_APT_MIRROR: 'http://another.test/debian' })).filter((each) => always.includes(each)).sort(),
     ['base', 'node', 'python', 'superserve/base', 'superserve/node-22', 'superserve/python-3.11'].map((name) => `Building the template ${name}`),
   );
 });
@@ -210,6 +211,28 @@ test('a template that may come later is only announced to a server that starts, 
   const { manifest } = await readJson(join(home, 'current.json'));
   assert.equal((await readJson(manifest)).name, 'maker/late');
   assert.equal(await readJson(join(home, 'building.json')), undefined);
+});
+
+test('a template that is built on demand is only offered until it is asked for, and is then kept up to date', async () => {
+  const base = (await readRecipes()).find(({ name }) => name === 'base');
+  const recipes = (steps) => [base, { ...tiny(steps), name: 'parent', on_demand: true }, { ...tiny([]), name: 'child', from: 'parent', on_demand: true, npm_project: 'mcp-server' }];
+  const context = { places: scratch.places, machine: assertSuitable(), env: process.env };
+  const titles = async (options) => (await planTemplates({ ...context, recipes: recipes(['touch /demanded']), ...options })).map((step) => step.title);
+  assert.deepEqual(await titles({}), []);
+  const home = (name) => join(scratch.places.templates, name);
+  assert.equal((await readJson(join(home('child'), 'available.json'))).name, 'child');
+  await assert.rejects(titles({ wanted: ['no such'] }), /There is no built-in template "no such": there is base, parent, child/);
+
+  assert.deepEqual(await titles({ wanted: ['child'] }), ['Building the template parent', 'Building the template child']);
+  for (const { work } of await planTemplates({ ...context, recipes: recipes(['touch /demanded']), wanted: ['child'] })) await work();
+  const { path } = await readJson(join(home('child'), 'current.json'));
+  await access(join(path, 'demanded'));
+  await access(join(path, 'usr/local/lib/node_modules/@modelcontextprotocol/sdk/package.json'));
+  assert.equal(await readJson(join(home('child'), 'available.json')), undefined);
+
+  assert.deepEqual(await titles({}), []);
+  assert.deepEqual(await titles({ recipes: recipes(['touch /changed']) }), ['Building the template parent', 'Building the template child']);
+  assert.deepEqual(await titles({ recipes: recipes(['touch /changed']), later: false }), []);
 });
 
 const unfinished = async () => (await readdir(scratch.places.templates)).filter((name) => name.startsWith('.build-'));

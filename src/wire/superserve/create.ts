@@ -128,5 +128,5 @@ export function readPreviewAccess(text: string | undefined): 'public' | 'private
 function templateNameOf(asked: string | undefined, catalog: TemplateCatalog): string {
   if (asked === undefined || asked === '') return defaultTemplate;
   if (!isUuid(asked)) return asked;
-  return [...catalog.list().map((each) => each.name), ...(catalog.pending?.() ?? [])].find((name) => templateUuid(name) === asked) ?? asked;
+  return [...catalog.list().map((each) => each.name), ...(catalog.pending?.() ?? []), ...(catalog.offered?.() ?? [])].find((name) => templateUuid(name) === asked) ?? asked;
 }

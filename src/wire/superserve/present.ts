@@ -53,7 +53,7 @@ export function presentSnapshot(snapshot: Snapshot): Record<string, unknown> {
 }
 
 /** The template object (contract, section 7.1). Built-in ones belong to nobody: `team_id` is the nil UUID. */
-export function presentTemplate(template: Pick<Template, 'name'> & Partial<Template>, status: 'ready' | 'building'): Record<string, unknown> {
+export function presentTemplate(template: Pick<Template, 'name'> & Partial<Template>, status: 'ready' | 'building' | 'pending'): Record<string, unknown> {
   const { limits, builtAt, sizeBytes } = template;
   return {
     id: templateUuid(template.name),

@@ -15,6 +15,7 @@ export function templateRoutes(app: Scope, { templates }: RouteDependencies): vo
   const all = (): Presented[] => [
     ...templates.list().map((each) => presentTemplate(each, 'ready')),
     ...(templates.pending?.() ?? []).map((name) => presentTemplate({ name }, 'building')),
+    ...(templates.offered?.() ?? []).map((name) => presentTemplate({ name }, 'pending')),
   ];
 
   app.get('/templates', async (request, reply) => {
