@@ -9,6 +9,11 @@ import { Ports } from '../core/ports.ts';
 import { Previews } from '../core/previews.ts';
 import { Processes } from '../core/processes.ts';
 import { Sandboxes } from '../core/sandboxes.ts';
+import { SecretAttachments } from '../core/secrets/attachments.ts';
+import { Authorities } from '../core/secrets/authorities.ts';
+import { SecretBindings } from '../core/secrets/bindings.ts';
+import { Secrets } from '../core/secrets/secrets.ts';
+import { logSecretUses } from '../core/secrets/use-log.ts';
 import { defaultSettings, type CoreSettings } from '../core/settings.ts';
 import { Tokens } from '../core/tokens.ts';
 import { VolumeAttachments } from '../core/volume-attachments.ts';
@@ -16,6 +21,7 @@ import { VolumeCaptures } from '../core/volume-captures.ts';
 import { VolumeFiles } from '../core/volume-files.ts';
 import { VolumeLocks } from '../core/volume-locks.ts';
 import { Volumes } from '../core/volumes.ts';
+import { certificateMaker } from '../host/authorities.ts';
 import { openHost, type LocalHost } from '../host/host.ts';
 import { LocalVolumes } from '../host/volumes/storage.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
@@ -35,6 +41,8 @@ export interface Services {
   readonly ports: Ports;
   readonly previews: Previews;
   readonly volumes: Volumes;
+  readonly secrets: Secrets;
+  readonly secretAttachments: SecretAttachments;
   readonly volumeFiles: VolumeFiles;
   readonly volumeLocks: VolumeLocks;
   readonly volumeCaptures: VolumeCaptures;
@@ -76,7 +84,12 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
     const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes), clock, events, settings });
     await volumes.start();
-    const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(volumes) });
+    const bindings = new SecretBindings({ store, clock, events, authorities: new Authorities({ maker: certificateMaker, clock }) });
+    const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(volumes) });
+    const { arming } = sandboxes;
+    const secrets = new Secrets({ store, clock, events, settings, arming });
+    const secretAttachments = new SecretAttachments({ store, clock, events, bindings, arming, find: (principal, ref) => sandboxes.get(principal, ref) });
+    logSecretUses({ store, host });
     const networks = new Networks({ sandboxes, store, host, clock, events, settings });
     await sandboxes.start();
     undo.push(() => sandboxes.stop());
@@ -95,6 +108,8 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       ports: new Ports({ sandboxes }),
       previews: new Previews({ sandboxes, store, events }),
       volumes,
+      secrets,
+      secretAttachments,
       volumeFiles: new VolumeFiles(volumes),
       volumeCaptures: new VolumeCaptures({ volumes, sandboxes }),
       volumeLocks: new VolumeLocks({ store, volumes, clock }),

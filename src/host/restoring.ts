@@ -6,6 +6,7 @@ import type { Egress } from '../core/network/egress.ts';
 import { readAll } from './agent/answer.ts';
 import { AgentClient } from './agent/client.ts';
 import type { Checkpoints } from './checkpoints.ts';
+import { entryOf } from './egress/entry.ts';
 import type { Guests, WaitingGuest } from './guests.ts';
 import type { KeptGuest } from './kept.ts';
 import type { Manifest } from './manifest.ts';
@@ -88,7 +89,7 @@ export class Restoring {
     spec.lap?.('slot');
     let handle;
     try {
-      await egress.admit({ sandboxId: spec.identity.sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
+      await egress.admit(entryOf(spec.identity.sandboxId, slot.address, spec));
       spec.lap?.('egress');
       handle = await runtime.restore(slot, { ...saved, limits: spec.limits }, signal);
       spec.lap?.('restore');
@@ -124,7 +125,7 @@ export class Restoring {
   }
 
   #admit({ slot }: RestoredGuest, spec: RestoreSpec): Promise<void> {
-    return this.#parts.egress.admit({ sandboxId: spec.identity.sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
+    return this.#parts.egress.admit(entryOf(spec.identity.sandboxId, slot.address, spec));
   }
 
   async #identify(guest: RestoredGuest, spec: RestoreSpec, signal: AbortSignal): Promise<void> {

@@ -1,7 +1,7 @@
 import type { ExpressionBuilder, Expression, Kysely, SqlBool } from 'kysely';
 import { PaddockError } from '../core/errors.ts';
 import type { CheckpointRef } from '../core/host.ts';
-import type { AuthorityId, AuthorityId, SandboxId, SnapshotId, TeamId } from '../core/ids.ts';
+import type { AuthorityId, SandboxId, SnapshotId, TeamId } from '../core/ids.ts';
 import type { Captured, Snapshot, SnapshotSource } from '../core/snapshot.ts';
 import type { SnapshotPage, SnapshotQuery, SnapshotStore } from '../core/store.ts';
 import { frozenJson, stored } from './fault.ts';

@@ -113,7 +113,7 @@ test('the first rule for a host applies, and only over https with a secret that 
   assert.equal(code(applicability({ ...binding, value: null }, target)), 'credential_revoked');
   assert.equal(code(applicability({ ...binding, value: null }, { ...target, host: 'evil.example' })), 'credential_host_mismatch');
   const narrow = { ...binding, rules: [{ ...rules[0]!, methods: ['POST'], paths: ['/v1'] }] };
-  assert.equal(code(applicability(narrow, target)), 'credential_method_mismatch');
-  assert.equal(code(applicability(narrow, { ...target, method: 'POST', path: '/v1evil' })), 'credential_path_mismatch');
+  assert.equal(code(applicability(narrow, target)), 'credential_scope_mismatch');
+  assert.equal(code(applicability(narrow, { ...target, method: 'POST', path: '/v1evil' })), 'credential_scope_mismatch');
   assert.equal(code(applicability(narrow, { ...target, method: 'POST', path: '/v1/x' })), 'applies');
 });

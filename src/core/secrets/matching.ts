@@ -12,7 +12,7 @@ export interface SecretTarget {
   readonly path: string;
 }
 
-export type RefusalCode = 'credential_host_mismatch' | 'credential_revoked' | 'credential_method_mismatch' | 'credential_path_mismatch' | 'plain_http';
+export type RefusalCode = 'credential_host_mismatch' | 'credential_revoked' | 'credential_scope_mismatch' | 'plain_http';
 
 /** Whether a secret may go into a request. */
 export type Applicability =
@@ -45,8 +45,8 @@ export function applicability(binding: Pick<SecretBinding, 'secretName' | 'value
   if (rule === undefined) return refused('credential_host_mismatch', `The secret ${secretName} is not for ${target.host}.`);
   if (value === null) return refused('credential_revoked', `The secret ${secretName} was deleted, or taken away from this sandbox.`);
   if (!target.secure) return refused('plain_http', `The secret ${secretName} is sent over https only.`);
-  if (rule.methods.length > 0 && !rule.methods.includes(target.method)) return refused('credential_method_mismatch', `The secret ${secretName} is not for ${target.method} requests.`);
-  if (rule.paths.length > 0 && !rule.paths.some((prefix) => isBelow(prefix, target.path))) return refused('credential_path_mismatch', `The secret ${secretName} is not for this path of ${target.host}.`);
+  if (rule.methods.length > 0 && !rule.methods.includes(target.method)) return refused('credential_scope_mismatch', `The secret ${secretName} is not for ${target.method} requests.`);
+  if (rule.paths.length > 0 && !rule.paths.some((prefix) => isBelow(prefix, target.path))) return refused('credential_scope_mismatch', `The secret ${secretName} is not for this path of ${target.host}.`);
   return { applies: true, rule };
 }
 

@@ -81,10 +81,18 @@ export class Secrets {
     return secret;
   }
 
+  /** Throws `not_found`. */
   async named(principal: Principal, environment: string, name: string): Promise<Secret> {
     const secret = await this.#deps.store.secrets.findByName(principal.teamId, environment, name);
     if (secret === null) throw noSecret();
     return secret;
+  }
+
+  /** Throws `invalid_argument` (`secret_not_found`) unless all of them are there. */
+  async assertNamed(principal: Principal, environment: string, names: readonly string[]): Promise<void> {
+    for (const name of new Set(names)) {
+      if ((await this.#deps.store.secrets.findByName(principal.teamId, environment, name)) === null) throw new PaddockError('invalid_argument', `there is no secret ${shown(name)}; store it first, or look at its name`, { reason: 'secret_not_found' });
+    }
   }
 
   /** Gives it another value, which running sandboxes use from now on. */
@@ -115,6 +123,11 @@ export class Secrets {
     this.#deps.events.ofTeam(principal.teamId, event, { secretId: secret.id, name: secret.name, environment: secret.environment });
     await this.#deps.arming.armAll(secret.id);
     return secret;
+  }
+
+  /** When the caller's team was made. */
+  async teamMadeAt(principal: Principal): Promise<number> {
+    return (await this.#deps.store.keys.createdAt(principal.teamId)) ?? 0;
   }
 
   /** `prod` is always among them. */

@@ -4,18 +4,11 @@ import type { InspectionEvent } from '../network/inspection.ts';
 import type { Store } from '../store.ts';
 import type { LoggedUse } from './secret.ts';
 
-/** Writes down in which requests secrets played a part. Must be made before the sandboxes are started: what happened while no server ran is told at once. */
-export class SecretUseLog {
-  readonly #store: Store;
-
-  constructor(deps: { readonly store: Store; readonly host: Host }) {
-    this.#store = deps.store;
-    deps.host.onInspections((events) => this.#record(events));
-  }
-
-  async #record(events: readonly InspectionEvent[]): Promise<void> {
+/** Writes down in which requests secrets played a part. Must be called before the sandboxes are started: what happened while no server ran is told at once. */
+export function logSecretUses({ store, host }: { readonly store: Store; readonly host: Host }): void {
+  host.onInspections(async (events: readonly InspectionEvent[]) => {
     const used = events.filter(({ secrets }) => secrets.length > 0);
-    const owners = await this.#store.secretBindings.secretsOf([...new Set(used.flatMap(({ secrets }) => secrets.map(({ bindingId }) => bindingId)))]);
+    const owners = await store.secretBindings.secretsOf([...new Set(used.flatMap(({ secrets }) => secrets.map(({ bindingId }) => bindingId)))]);
     const uses: LoggedUse[] = [];
     const injectedAt = new Map<SecretId, number>();
     for (const event of used) {
@@ -37,7 +30,7 @@ export class SecretUseLog {
         if (outcome === 'injected') injectedAt.set(owner.secretId, Math.max(event.at, injectedAt.get(owner.secretId) ?? 0));
       }
     }
-    await this.#store.secretUses.append(uses);
-    for (const [secretId, at] of injectedAt) await this.#store.secrets.used([secretId], at);
-  }
+    await store.secretUses.append(uses);
+    for (const [secretId, at] of injectedAt) await store.secrets.used([secretId], at);
+  });
 }

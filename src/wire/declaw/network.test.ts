@@ -23,8 +23,8 @@ describe('the network of sandboxes on this wire', () => {
     core = await Core.start();
     key = (await core.access.createKey('test')).raw;
     const tokens = new Tokens(core.store.deriveKey('sandbox tokens'));
-    const { access, sandboxes, processes, files, networks, ports, volumes, volumeFiles, volumeLocks, volumeCaptures, clock } = core;
-    server = await buildServer({ access, sandboxes, processes, files, networks, ports, volumes, volumeFiles, volumeLocks, volumeCaptures, clock, tokens, templates: { find: () => base, list: () => [base], byDigest: () => base }, domain: 'box.example', maxTimeoutSeconds: 0, superserve: core.superserve, cursorKey: core.store.deriveKey('cursors'), log: pino({ level: 'silent' }), version: 'test' });
+    const { access, sandboxes, processes, files, networks, ports, volumes, volumeFiles, volumeLocks, volumeCaptures, secrets, secretAttachments, clock } = core;
+    server = await buildServer({ access, sandboxes, processes, files, networks, ports, volumes, volumeFiles, volumeLocks, volumeCaptures, secrets, secretAttachments, clock, tokens, templates: { find: () => base, list: () => [base], byDigest: () => base }, domain: 'box.example', maxTimeoutSeconds: 0, superserve: core.superserve, cursorKey: core.store.deriveKey('cursors'), log: pino({ level: 'silent' }), version: 'test' });
     url = new URL(await server.listen('127.0.0.1', 0));
     await new Promise<void>((resolve) => program.listen(0, '127.0.0.1', resolve));
     sockets.on('connection', (socket, request) => socket.send(request.headers.host ?? ''));

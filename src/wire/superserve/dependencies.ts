@@ -7,6 +7,8 @@ import type { Networks } from '../../core/networks.ts';
 import type { Previews } from '../../core/previews.ts';
 import type { Processes } from '../../core/processes.ts';
 import type { Sandboxes } from '../../core/sandboxes.ts';
+import type { SecretAttachments } from '../../core/secrets/attachments.ts';
+import type { Secrets } from '../../core/secrets/secrets.ts';
 import type { EventStore } from '../../core/store.ts';
 import type { TemplateCatalog } from '../../core/template.ts';
 import type { Stopping } from '../stopping.ts';
@@ -23,6 +25,8 @@ export interface SuperserveDependencies {
   readonly networks: Networks;
   readonly previews: Previews;
   readonly events: Pick<EventStore, 'search'>;
+  readonly secrets: Secrets;
+  readonly secretAttachments: SecretAttachments;
   readonly templates: TemplateCatalog;
   readonly clock: Clock;
   /** Sandboxes are at `boxd-<id>.<domain>` and `<port>-<id>.<domain>`, besides the domains that the clients know. */

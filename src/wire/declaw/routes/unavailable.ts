@@ -10,8 +10,6 @@ const unavailable: readonly (readonly [what: string, methods: readonly HTTPMetho
   ['Building templates', ['POST'], ['/templates/build', '/templates/:templateId/rebuild']],
   ['Building templates', ['GET'], ['/templates/builds/:buildId']],
   ['Deleting templates', ['DELETE'], ['/templates/:templateId']],
-  ['The vault and its teams', ['GET', 'POST', 'DELETE'], ['/teams', '/teams/*']],
-  ['The vault and its teams', ['GET'], ['/vault/presets']],
   ['Governance packs', ['GET'], ['/governance/packs', '/governance/packs/:name']],
   ['Accounts', ['GET'], ['/auth/me']],
   ['Accounts', ['GET', 'POST', 'DELETE'], ['/accounts', '/accounts/*']],

@@ -8,10 +8,6 @@ const unavailable: readonly (readonly [what: string, methods: readonly HTTPMetho
   ['Building templates', ['GET', 'POST'], ['/templates/:templateId/builds']],
   ['Building templates', ['GET', 'DELETE'], ['/templates/:templateId/builds/:buildId']],
   ['Building templates', ['GET'], ['/templates/:templateId/builds/:buildId/logs']],
-  ['Secrets', ['POST'], ['/secrets', '/sandboxes/:id/secrets']],
-  ['Secrets', ['DELETE'], ['/sandboxes/:id/secrets/:envKey']],
-  ['Secrets', ['GET', 'PATCH', 'DELETE'], ['/secrets/:name']],
-  ['Secrets', ['GET'], ['/secrets/:name/audit', '/secrets/:name/sandboxes']],
   ['Teams and roles', ['GET', 'POST', 'DELETE'], ['/teams/*']],
   ['Billing', ['GET', 'POST'], ['/billing/*', '/stripe/*']],
 ];
@@ -29,7 +25,4 @@ export function unavailableRoutes(app: Scope): void {
       });
     }
   }
-  // There can be none yet, so these are the truth.
-  app.get('/secrets', async () => []);
-  app.get('/providers', async () => []);
 }
