@@ -84,7 +84,10 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
     const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes), clock, events, settings });
     await volumes.start();
-    const bindings = new SecretBindings({ store, clock, events, authorities: new Authorities({ maker: certificateMaker, clock }) });
+    const authorities = new Authorities({ maker: certificateMaker, clock });
+    authorities.keepReady();
+    undo.push(async () => authorities.stop());
+    const bindings = new SecretBindings({ store, clock, events, authorities });
     const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(volumes) });
     const { arming } = sandboxes;
     const secrets = new Secrets({ store, clock, events, settings, arming });

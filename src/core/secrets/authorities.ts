@@ -9,14 +9,18 @@ export interface CertificateMaker {
   authority(): Promise<SandboxAuthority>;
 }
 
-/** Enough for creates that come together; more are made while they are waited for. */
-const readyAhead = 8;
+/** Enough for a hundred creates at once. */
+const readyAhead = 100;
+/** Each takes two milliseconds of the event loop, so they come one by one. */
+const pauseMs = 25;
 
 /** Certificate authorities for new sandboxes, made ahead so that no create waits for keys. */
 export class Authorities {
   readonly #maker: CertificateMaker;
   readonly #clock: Clock;
-  readonly #ready: Promise<SandboxAuthority>[] = [];
+  readonly #ready: SandboxAuthority[] = [];
+  #timer: NodeJS.Timeout | null = null;
+  #stopped = false;
 
   constructor(deps: { readonly maker: CertificateMaker; readonly clock: Clock }) {
     this.#maker = deps.maker;
@@ -24,15 +28,33 @@ export class Authorities {
   }
 
   async take(): Promise<Authority> {
-    const made = this.#ready.shift() ?? this.#maker.authority();
-    setImmediate(() => this.#fill());
-    return Object.freeze({ ...(await made), id: newAuthorityId(), createdAt: this.#clock.now() });
+    const made = this.#ready.pop() ?? (await this.#maker.authority());
+    this.keepReady();
+    return Object.freeze({ ...made, id: newAuthorityId(), createdAt: this.#clock.now() });
   }
 
-  #fill(): void {
-    if (this.#ready.length >= readyAhead) return;
-    const making = this.#maker.authority();
-    making.catch(() => {}); // whoever takes it hears of it
-    this.#ready.push(making);
+  /** Sees to it, in the background, that enough are ready. */
+  keepReady(): void {
+    if (this.#timer !== null || this.#stopped || this.#ready.length >= readyAhead) return;
+    this.#timer = setTimeout(() => {
+      this.#make().finally(() => {
+        this.#timer = null;
+        this.keepReady();
+      });
+    }, pauseMs);
+    this.#timer.unref();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+  }
+
+  async #make(): Promise<void> {
+    try {
+      this.#ready.push(await this.#maker.authority());
+    } catch {
+      // Whoever needs one hears of it.
+    }
   }
 }
