@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { ConnectionEvent } from '../../core/network/egress.ts';
 import { type SandboxId, type TeamId } from '../../core/ids.ts';
-import type { InspectionEvent } from '../../core/network/inspection.ts';
+import type { Inspection, InspectionEvent } from '../../core/network/inspection.ts';
 import { parsePolicy } from '../../core/network/parse.ts';
 import { openCgroup } from '../../host/cgroup.ts';
 import { type Instance, openInstance } from '../../host/instance.ts';
@@ -111,7 +111,7 @@ export class Laboratory {
     await this.control.connect();
   }
 
-  async admit(guest: LabGuest, rules: Rules, state: { readonly secluded?: boolean } = {}): Promise<void> {
+  async admit(guest: LabGuest, rules: Rules, state: { readonly secluded?: boolean; readonly inspection?: Inspection } = {}): Promise<void> {
     await this.control.request({ op: 'admit', entry: { ...this.entry(guest, rules), ...state } });
   }
 
@@ -124,6 +124,16 @@ export class Laboratory {
     const until = Date.now() + ms;
     for (;;) {
       const found = this.control.events.filter(fits);
+      if (found.length > 0 || Date.now() > until) return found;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  /** As `events`, of requests that were looked into. */
+  async inspections(fits: (event: InspectionEvent) => boolean, ms = 3000): Promise<InspectionEvent[]> {
+    const until = Date.now() + ms;
+    for (;;) {
+      const found = this.control.inspections.filter(fits);
       if (found.length > 0 || Date.now() > until) return found;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }

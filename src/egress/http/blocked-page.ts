@@ -1,12 +1,26 @@
 import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
-import { formatAddress } from '../core/network/addresses.ts';
-import type { Destination, Verdict } from '../core/network/decide.ts';
+import { formatAddress } from '../../core/network/addresses.ts';
+import type { Destination, Verdict } from '../../core/network/decide.ts';
+import type { Refusal } from '../pipeline/stage.ts';
 
 const lingerMs = 2000;
 
+/** Headers and body of an answer of this proxy's own. */
+export interface OwnAnswer {
+  readonly headers: Record<string, string>;
+  readonly body: string;
+}
+
+/** What a request is answered with that is refused for what is in it, or that has failed, for agents and for the SDKs of the contracts to read. */
+export function refusalBody({ code, message, verdict }: Refusal, host: string | null, port: number): OwnAnswer {
+  const body = `${JSON.stringify({ error: code, host, port, reason: message, retry: verdict === 'failed' })}\n`;
+  const reason = message.replaceAll(/[^ -~]/g, '?').slice(0, 1000);
+  return { headers: { 'Content-Type': 'application/json', 'Content-Length': String(Buffer.byteLength(body)), 'X-Paddock-Error': code, 'X-Superserve-Proxy-Error': code, 'X-Superserve-Proxy-Reason': reason, 'Cache-Control': 'no-store' }, body };
+}
+
 /** What a blocked HTTP request is answered with, for agents to read: a retry would get the same. */
-export function blockedBody({ name, address, port }: Destination, { matchRule, rule, reason }: Verdict): { headers: Record<string, string>; body: string } {
+export function blockedBody({ name, address, port }: Destination, { matchRule, rule, reason }: Verdict): OwnAnswer {
   const host = name ?? (address === null ? null : formatAddress(address));
   const body = `${JSON.stringify({ error: 'egress_blocked', host, port, rule: rule ?? matchRule, reason, retry: false })}\n`;
   return { headers: { 'Content-Type': 'application/json', 'Content-Length': String(Buffer.byteLength(body)), 'X-Paddock-Blocked': matchRule, 'Cache-Control': 'no-store', Connection: 'close' }, body };
