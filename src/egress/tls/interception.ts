@@ -75,6 +75,8 @@ export class Interception {
     });
     socket.once('secure', () => {
       clearTimeout(timer);
+      // What Node's own server does, and what its HTTP/2 waits for.
+      (socket as { secureConnecting?: boolean }).secureConnecting = false;
       const place = new InterceptedPlace(connection, origin, this.#record(guest));
       connection.intercepted(() => origin.reached, destination);
       if (socket.alpnProtocol === 'h2') serveHttp2(socket, place);
