@@ -31,13 +31,13 @@ export interface Upstream {
  */
 export async function serverWithUpstream(names: readonly string[], settings: Readonly<Record<string, string>> = {}): Promise<Upstream> {
   const dir = mkdtempSync(join(tmpdir(), 'paddock-upstream-'));
-  after(() => rmSync(dir, { recursive: true }));
   const authority = await makeAuthority('Internet of a test');
   const caFile = join(dir, 'ca.pem');
   writeFileSync(caFile, authority.certificate);
   const contexts = new Map<string, SecureContext>();
   for (const name of names) contexts.set(name, createSecureContext(await makeCertificate(authority, name)));
   const { server, internet } = serverWithInternet({ PADDOCK_EXTRA_CA_FILE: caFile, ...settings });
+  after(() => rmSync(dir, { recursive: true })); // behind the server's, whose settings name it
   let arrived: Arrived[] = [];
   prepare(async () => {
     const net = internet();
