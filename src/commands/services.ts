@@ -26,7 +26,7 @@ import { openHost, type LocalHost } from '../host/host.ts';
 import { LocalVolumes } from '../host/volumes/storage.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
 import { naming } from '../server.ts';
-import { dataFiles } from './data-dir.ts';
+import { dataFiles, storeFiles } from './data-dir.ts';
 
 /** Everything behind the wires, started. Holds the data directory of its config: claim that first. */
 export interface Services {
@@ -126,8 +126,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
 
 /** Only the durable state; may be opened while a server runs. */
 export async function openDataStore(config: Config): Promise<SqlStore> {
-  const { database, masterKey } = dataFiles(config.dataDir);
-  return openStore({ database, masterKey });
+  return openStore(storeFiles(config));
 }
 
 function coreSettings(config: Config): CoreSettings {
@@ -140,6 +139,7 @@ function coreSettings(config: Config): CoreSettings {
     maxSnapshots: config.snapshots.max,
     maxVolumes: config.volumes.max,
     maxVolumeBytes: config.volumes.mb * 1024 * 1024,
+    maxSecrets: config.maxSecrets,
     maxSnapshotBytes: config.snapshots.diskMb * 1024 * 1024,
   });
 }

@@ -299,6 +299,7 @@ function lifecycleText({ onTimeout, autoResume, maxLifetimeSeconds, autoDeleteSe
   return JSON.stringify({ onTimeout, autoResume, maxLifetimeSeconds, autoDeleteSeconds });
 }
 
-function envsOf(id: string): string {
+/** The place of the environment in a row. */
+export function envsOf(id: string): string {
   return `sandboxes/${id}/envs`;
 }

@@ -158,6 +158,7 @@ export function snapshotRow(snapshot: Snapshot, sealer: Sealer, policies: Polici
   };
 }
 
-function envsOf(id: string): string {
+/** The place of the environment in a row. */
+export function envsOf(id: string): string {
   return `snapshots/${id}/envs`;
 }

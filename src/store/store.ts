@@ -34,14 +34,21 @@ export interface StoreFiles {
 export async function openStore(files: StoreFiles): Promise<SqlStore> {
   const db = await openDatabase(files.database);
   try {
-    const known = await db.selectFrom('store_facts').select('value').where('name', '=', 'master_key_id').executeTakeFirst();
-    const sealer = loadSealer(files.masterKey, known?.value ?? null);
-    if (known === undefined) await db.insertInto('store_facts').values({ name: 'master_key_id', value: sealer.keyId }).execute();
-    return new SqlStore(db, sealer);
+    return new SqlStore(db, await openSealer(db, files.masterKey));
   } catch (error) {
     await db.destroy();
     return stored('open the store', () => Promise.reject(error));
   }
+}
+
+/** The key that the rows are sealed with, made when there are none yet. */
+export async function openSealer(db: Kysely<Schema>, masterKey: string): Promise<Sealer> {
+  const facts = new Map((await db.selectFrom('store_facts').selectAll().execute()).map(({ name, value }) => [name, value]));
+  const known = facts.get('master_key_id');
+  const sealer = loadSealer(masterKey, known ?? null);
+  if (known === undefined) await db.insertInto('store_facts').values({ name: 'master_key_id', value: sealer.keyId }).execute();
+  const root = facts.get('derivation_root');
+  return root === undefined ? sealer : sealer.withRoot(root);
 }
 
 export class SqlStore implements Store {
