@@ -10,12 +10,13 @@ import { creates } from './scenarios/creates.ts';
 import { egress } from './scenarios/egress.ts';
 import { files } from './scenarios/files.ts';
 import { idle } from './scenarios/idle.ts';
+import { interception } from './scenarios/interception.ts';
 import { neighbours } from './scenarios/neighbours.ts';
 import { pauses } from './scenarios/pauses.ts';
 import { startup } from './scenarios/startup.ts';
 import { wires } from './scenarios/wires.ts';
 
-const scenarios: readonly Scenario[] = [startup, creates, commands, wires, files, egress, pauses, idle, neighbours];
+const scenarios: readonly Scenario[] = [startup, creates, commands, wires, files, egress, interception, pauses, idle, neighbours];
 
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string' }, json: { type: 'string' } } });
 const machine = {

@@ -112,7 +112,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_SUBNET', default: '', meaning: 'IPv4 network for the addresses of sandboxes, from /16 to /20. Without it a free one is chosen.' },
   { name: 'PADDOCK_DNS_UPSTREAM', default: 'those of the machine', meaning: 'Name servers that the names sandboxes ask for are resolved by: address or address:port, several with commas.' },
   { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
-  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates that are trusted as well: for an upstream proxy over https, and for hosts that secrets go to, with an authority of your own.' },
+  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates of authorities of your own that are trusted as well: for an upstream proxy over https, and for servers whose TLS is opened to put a secret in.' },
   { name: 'PADDOCK_NETWORK_LOG_DAYS', default: '7', meaning: 'Days that connections stay in the network log, from 1 to 90.' },
   { name: 'PADDOCK_SUPERSERVE_TIMEOUT', default: 'hard_cap', meaning: 'What timeout_seconds does to a Superserve sandbox: hard_cap (destroyed that long after its creation) or auto_pause (paused after each running period of that length).' },
   { name: 'PADDOCK_SUPERSERVE_PREVIEWS', default: 'legacy_public', meaning: 'Who may open ports of a Superserve sandbox created without preview_access: legacy_public (everybody, every port) or public (everybody, published ports).' },

@@ -99,7 +99,7 @@ export class Guest {
 
   /** Puts another inspection in force, from the next request on. @throws Error when it must not be; then its traffic must end. */
   inspect(inspection: Inspection | undefined): void {
-    this.#inspector = inspection === undefined ? null : new Inspector(inspection, this.#inspector);
+    this.#inspector = inspection === undefined || inspection.secrets.length === 0 ? null : new Inspector(inspection, this.#inspector);
   }
 
   /** Ends what is open and lets nothing leave, or takes that back. Its rules and names stay. */

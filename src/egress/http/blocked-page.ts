@@ -15,15 +15,24 @@ export interface OwnAnswer {
 /** What a request is answered with that is refused for what is in it, or that has failed, for agents and for the SDKs of the contracts to read. */
 export function refusalBody({ code, message, verdict }: Refusal, host: string | null, port: number): OwnAnswer {
   const body = `${JSON.stringify({ error: code, host, port, reason: message, retry: verdict === 'failed' })}\n`;
-  const reason = message.replaceAll(/[^ -~]/g, '?').slice(0, 1000);
-  return { headers: { 'Content-Type': 'application/json', 'Content-Length': String(Buffer.byteLength(body)), 'X-Paddock-Error': code, 'X-Superserve-Proxy-Error': code, 'X-Superserve-Proxy-Reason': reason, 'Cache-Control': 'no-store' }, body };
+  return { headers: { ...headersOf(body, code, message), 'X-Paddock-Error': code }, body };
+}
+
+function headersOf(body: string, code: string, reason: string): Record<string, string> {
+  return {
+    'Content-Type': 'application/json',
+    'Content-Length': String(Buffer.byteLength(body)),
+    'Cache-Control': 'no-store',
+    'X-Superserve-Proxy-Error': code,
+    'X-Superserve-Proxy-Reason': reason.replaceAll(/[^ -~]/g, '?').slice(0, 1000),
+  };
 }
 
 /** What a blocked HTTP request is answered with, for agents to read: a retry would get the same. */
 export function blockedBody({ name, address, port }: Destination, { matchRule, rule, reason }: Verdict): OwnAnswer {
   const host = name ?? (address === null ? null : formatAddress(address));
   const body = `${JSON.stringify({ error: 'egress_blocked', host, port, rule: rule ?? matchRule, reason, retry: false })}\n`;
-  return { headers: { 'Content-Type': 'application/json', 'Content-Length': String(Buffer.byteLength(body)), 'X-Paddock-Blocked': matchRule, 'Cache-Control': 'no-store', Connection: 'close' }, body };
+  return { headers: { ...headersOf(body, 'egress_blocked', reason), 'X-Paddock-Blocked': matchRule, Connection: 'close' }, body };
 }
 
 /** Answers on a connection that no HTTP server has taken, and ends it. What the client still sends is read, or the kernel would take the answer back. */

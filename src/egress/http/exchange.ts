@@ -186,7 +186,7 @@ class Exchange {
   }
 
   #fail(reason: unknown): Answer {
-    if (this.#front.gone.aborted && !(reason instanceof Refusal)) return { status: this.#status, verdict: 'allowed', code: 'client_gone', reason: 'The sandbox gave the request up.' };
+    if (this.#front.gone.aborted && !(reason instanceof Refusal)) return { status: this.#status, verdict: 'allowed', code: null, reason: 'The sandbox gave the request up.' };
     if (!this.#front.begun) {
       const answer = this.#place.refuse(this.#front, this.#judged.destination, reason);
       this.#letBodyGo();

@@ -11,7 +11,7 @@ const cancelled = 8;
 
 /** Limits of one guest's connection. Floods of resets and of continuations end it: the library counts them. */
 const options = {
-  settings: { maxConcurrentStreams: 128, maxHeaderListSize: longestHead, enablePush: false, enableConnectProtocol: false, initialWindowSize: 1 << 20 },
+  settings: { maxConcurrentStreams: 128, maxHeaderListSize: longestHead, enablePush: false, enableConnectProtocol: false, initialWindowSize: 1 << 18 },
   maxSessionMemory: 16,
   maxHeaderListPairs: 256,
   maxOutstandingPings: 10,
@@ -45,7 +45,9 @@ class Http2Front implements Front {
   constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, raw: readonly string[]) {
     this.#stream = stream;
     this.method = String(headers[':method'] ?? '');
-    this.url = String(headers[':path'] ?? '');
+    const path = String(headers[':path'] ?? '');
+    // Another scheme is another URL, and refused as one.
+    this.url = headers[':scheme'] === 'https' ? path : `${String(headers[':scheme'])}://${String(headers[':authority'])}${path}`;
     this.headers = http1Headers(raw);
     this.body = stream.endAfterHeaders ? null : stream;
     const gone = new AbortController();

@@ -4,6 +4,11 @@ import type { UpstreamExchange, UpstreamReply } from './front.ts';
 import { headerObject, headerValues, passedOn, withoutHeaders } from './headers.ts';
 import { drained } from './http1-upstream.ts';
 
+const [refusedStream, cancelled] = [7, 8];
+
+/** The server has not looked at the request. */
+export class RefusedStream extends Error {}
+
 /** One exchange over HTTP/2. */
 export function sendHttp2(session: ClientHttp2Session, head: RequestHead, hasBody: boolean, onContinue: () => void): UpstreamExchange {
   const headers: OutgoingHttpHeaders = {
@@ -31,8 +36,9 @@ export function sendHttp2(session: ClientHttp2Session, head: RequestHead, hasBod
         return trailing;
       },
     })) as never);
-  stream.on('error', (reason) => replied.reject(reason));
-  stream.on('close', () => replied.reject(new Error('the server gave the request up')));
+  const unread = (): boolean => stream.rstCode === refusedStream;
+  stream.on('error', (reason) => replied.reject(unread() ? new RefusedStream(reason.message) : reason));
+  stream.on('close', () => replied.reject(unread() ? new RefusedStream('the server refused the request') : new Error('the server gave the request up')));
   return {
     sink: {
       write: (chunk) => stream.write(chunk),
@@ -43,6 +49,10 @@ export function sendHttp2(session: ClientHttp2Session, head: RequestHead, hasBod
       },
     },
     reply: replied.promise,
-    destroy: () => stream.destroy(),
+    destroy: () => {
+      // Told as what it is: an end without an error could be taken for the end of the body.
+      if (!stream.closed) stream.close(cancelled);
+      stream.destroy();
+    },
   };
 }

@@ -29,8 +29,10 @@ export class SecretsStage implements Stage {
 
   /** As much of a path as a log may hold. */
   loggable(target: string): string {
-    const path = target.split('?', 1)[0]!;
-    return this.#secrets.values.replaceIn(this.#secrets.standIns.ownerIn(path) === null ? path : this.#secrets.standIns.replaceIn(path)).slice(0, 512);
+    const { standIns, values } = this.#secrets;
+    const path = values.replaceIn(standIns.replaceIn(target.split('?', 1)[0]!));
+    // Escapes of escapes are not worth keeping.
+    return standIns.ownerIn(path) === null && values.ownerIn(path) === null ? path.slice(0, 512) : '/[redacted]';
   }
 
   request(head: RequestHead): RequestHead {

@@ -16,7 +16,7 @@ export function spellings(text: string): Buffer[] {
   const hex = bytes.toString('hex');
   const texts = [
     text,
-    ...[percent, strict, strict.replaceAll('%20', '+'), percent.replaceAll('%20', '+')].flatMap((form) => [form, form.replaceAll(/%[0-9A-F]{2}/g, (escape) => escape.toLowerCase())]),
+    ...[percent, strict, strict.replaceAll('%20', '+'), percent.replaceAll('%20', '+'), encodeURIComponent(percent)].flatMap((form) => [form, form.replaceAll(/%[0-9A-F]{2}/g, (escape) => escape.toLowerCase())]),
     ...[everyPercent, everyUnicode].flatMap((form) => [form, form.replaceAll(/[0-9a-f]{2,4}/g, (digits) => digits.toUpperCase())]),
     json,
     jsonAscii,

@@ -141,6 +141,7 @@ export class SecretWorld {
     request.on('error', () => {});
     response.on('error', () => {});
     request.on('end', () => {
+      if (request.stream?.rstCode > 0 || request.stream?.aborted) return;
       const seen = this.#note(request, Buffer.concat(chunks).toString());
       const [, how = '', arg = ''] = new URL(request.url, 'https://x').pathname.split('/');
       const text = Buffer.from(JSON.stringify(seen));

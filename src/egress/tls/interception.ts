@@ -20,7 +20,7 @@ import { Origin, type OriginPlaces } from './origin.ts';
 
 const handshakeMs = 15_000;
 const mostOrigins = 512;
-const mostExchanges = 1024;
+const mostExchanges = 512;
 const serverFirstMs = 300;
 const webProtocols = ['h2', 'http/1.1'];
 const httpsPort = 443;

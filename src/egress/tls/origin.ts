@@ -7,9 +7,9 @@ import type { Destination, Verdict } from '../../core/network/decide.ts';
 import type { Dialler } from '../dial.ts';
 import { DialError } from '../faults.ts';
 import type { Flow, Guest } from '../guest.ts';
-import type { Send } from '../http/front.ts';
+import type { Send, UpstreamExchange } from '../http/front.ts';
 import { type Http1Options, sendHttp1 } from '../http/http1-upstream.ts';
-import { sendHttp2 } from '../http/http2-upstream.ts';
+import { RefusedStream, sendHttp2 } from '../http/http2-upstream.ts';
 import { Refusal } from '../pipeline/stage.ts';
 
 const mostConnections = 128;
@@ -70,7 +70,12 @@ export class Origin {
   send(http2: boolean): Send {
     return async (head, hasBody, onContinue) => {
       const session = http2 ? await this.#http2() : null;
-      return session === null ? sendHttp1(head, hasBody, onContinue, this.http1) : sendHttp2(session, head, hasBody, onContinue);
+      if (session === null) return sendHttp1(head, hasBody, onContinue, this.http1);
+      const exchange = sendHttp2(session, head, hasBody, onContinue);
+      return hasBody ? exchange : repeated(exchange, async () => {
+        const another = await this.#http2();
+        return another === null || another === session ? null : sendHttp2(another, head, false, onContinue);
+      });
     };
   }
 
@@ -175,6 +180,25 @@ export class Origin {
       throw tlsFault(host, reason as NodeJS.ErrnoException);
     }
   }
+}
+
+/** What the server has refused unread, as it does with what crosses its goodbye, is sent once more over another session (RFC 9113 section 8.7). */
+function repeated(first: UpstreamExchange, again: () => Promise<UpstreamExchange | null>): UpstreamExchange {
+  let current = first;
+  let destroyed = false;
+  const reply = first.reply.catch(async (reason: unknown) => {
+    const next = destroyed || !(reason instanceof RefusedStream) ? null : await again();
+    if (next === null) throw reason;
+    current = next;
+    if (destroyed) next.destroy();
+    return next.reply;
+  });
+  reply.catch(() => {});
+  const destroy = (): void => {
+    destroyed = true;
+    current.destroy();
+  };
+  return { sink: first.sink, reply, destroy };
 }
 
 /** A handshake that failed, in words. Nothing weaker is tried. */
