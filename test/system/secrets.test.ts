@@ -1,21 +1,25 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { after, test } from 'node:test';
 import { Sandbox } from '@declaw/sdk';
 import { filesWith, processesOf } from '../harness/machine.ts';
 import { output } from '../harness/sandbox.ts';
+import { repository } from '../harness/server.ts';
 import { control } from '../harness/superserve.ts';
 import { serverWithUpstream } from '../harness/upstream.ts';
 
 // Where a real credential must never be, and who trusts the sandbox's authority without being told.
 
-const { server, arrived } = await serverWithUpstream(['api.trust-test.example', 'evil.example'], { PADDOCK_KEPT_MEMORY: '0' });
+const { server, arrived } = await serverWithUpstream(['api.trust-test.example', 'api.weather.example', 'evil.example'], { PADDOCK_KEPT_MEMORY: '0' });
 const value = `real-${randomBytes(16).toString('hex')}`;
 const url = 'https://api.trust-test.example/v1';
+
+const runFile = promisify(execFile); // not Sync: what it asks for is served by this process
 
 async function withSecret(template: string): Promise<Sandbox> {
   await control(server, 'POST', '/secrets', { json: { name: 'KEY', value, auth: { type: 'bearer' }, hosts: ['api.trust-test.example'] } }); // or it is there
@@ -101,6 +105,15 @@ for (;;) {
   assert.equal(await output(fork, 'cat /usr/local/share/ca-certificates/paddock.crt'), await output(sandbox, 'cat /usr/local/share/ca-certificates/paddock.crt'));
   assert.equal(await output(fork, 'grep -c "Paddock: the authority" /etc/ssl/certs/ca-certificates.crt'), '1\n');
   for (const each of [fork, sandbox]) await each.kill({ wait: true });
+});
+
+test('the example of the page on secrets does what the page says', async () => {
+  const [, program = ''] = /```js\n(.*?)```/s.exec(readFileSync(join(repository, 'docs/secrets.md'), 'utf8')) ?? [];
+  arrived();
+  const { stdout: said } = await runFile(process.execPath, ['--input-type=module', '--eval', program], { cwd: repository, encoding: 'utf8', timeout: 60_000, env: { PATH: process.env['PATH'], WEATHER_KEY: value, DECLAW_DOMAIN: `127.0.0.1:${server.port}`, DECLAW_API_KEY: server.apiKey } });
+  assert.match(said, /^declaw:vault-managed\n/);
+  assert.deepEqual(arrived().map(({ url, headers }) => [url, headers['x-api-key']]), [['/today', value]]);
+  assert.ok(!said.includes(value));
 });
 
 test('the real value and the authority’s key are nowhere but with the proxy: not in the sandbox, its memory on disk, its files, any log, the database, any command line or answer', async () => {

@@ -40,7 +40,7 @@ test('names come in lower case and placeholders in one form', () => {
 
 test('a value that no request can carry is refused without being repeated', () => {
   const bearer = [rule({ kind: 'bearer' })];
-  for (const value of ['', 'a\nb', 'secretvalue\n', 'a\rb', 'a\0b', 'a\tb', 'a\x7fb', 'a\u0085b', '\ud800', 'x'.repeat(8193), 'ü'.repeat(4097), 'sécret']) {
+  for (const value of ['', 'a\nb', 'secretvalue\n', 'a\rb', 'a\0b', 'a\tb', 'a\x7fb', 'a\u0085b', '\ud800', 'key😀', 'x'.repeat(8193), 'ü'.repeat(4097), 'sécret']) {
     assert.throws(() => assertSecretValue(value, bearer), (error: Error) => error.message.startsWith('value ') && (value.length < 5 || !error.message.includes(value)), JSON.stringify(value.slice(0, 20)));
   }
   assertSecretValue('x'.repeat(8192), bearer);

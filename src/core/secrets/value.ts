@@ -16,7 +16,7 @@ export function assertSecretValue(value: string, rules: readonly SecretRule[], f
   if (bytes > longestValue) throw invalid(field, `has ${bytes} bytes; the limit is ${longestValue}`);
   if (/[\r\n]$/.test(value)) throw invalid(field, 'ends with a line break, as a file does; leave it out');
   if (control.test(value)) throw invalid(field, 'holds a control character (a line break, a tab, NUL …), which no header can carry');
-  if (!value.isWellFormed()) throw invalid(field, 'holds half a character (a lone surrogate)');
+  if (/[\ud800-\udfff]/.test(value)) throw invalid(field, 'holds a character beyond the Basic Multilingual Plane, such as an emoji');
   const inHeader = rules.some(({ place }) => place.kind === 'bearer' || place.kind === 'header' || place.kind === 'headers');
   if (inHeader && /[^\x20-\x7e]/.test(value)) throw invalid(field, 'holds a character beyond ASCII, which the header that it goes into cannot carry');
 }
