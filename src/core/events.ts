@@ -31,8 +31,8 @@ export class EventLog {
     this.#add({ at: this.#clock.now(), teamId: sandbox.teamId, sandboxId: sandbox.id, category, name, detail });
   }
 
-  ofTeam(teamId: TeamId, name: string, detail: PaddockEvent['detail'] = {}): void {
-    this.#add({ at: this.#clock.now(), teamId, sandboxId: null, category: 'admin', name, detail });
+  ofTeam(teamId: TeamId, name: string, detail: PaddockEvent['detail'] = {}, category: 'admin' | 'security' = 'admin'): void {
+    this.#add({ at: this.#clock.now(), teamId, sandboxId: null, category, name, detail });
   }
 
   /** Resolves when all that was recorded before is stored; at the first failure, when that has been tried. */

@@ -2,9 +2,9 @@ import { setImmediate as othersFirst } from 'node:timers/promises';
 import type { Expression, ExpressionBuilder, Kysely, SqlBool } from 'kysely';
 import type { SandboxId, SecretId, TeamId } from '../core/ids.ts';
 import type { ListedUse, LoggedUse } from '../core/secrets/secret.ts';
-import type { SecretUseStore, UseQuery } from '../core/secrets/store.ts';
+import type { SandboxUseQuery, SecretUseStore, UseQuery } from '../core/secrets/store.ts';
 import { stored } from './fault.ts';
-import type { Schema } from './schema.ts';
+import type { Schema, SecretUseRow } from './schema.ts';
 
 const rowsPerInsert = 200;
 const purgedAtOnce = 1000;
@@ -39,34 +39,29 @@ export class SqlSecretUses implements SecretUseStore {
 
   async list(teamId: TeamId, secretId: SecretId, { limit, before, status }: UseQuery): Promise<readonly ListedUse[]> {
     const rows = await stored('read the log of secrets', () => {
-      let page = this.#db
-        .selectFrom('secret_uses')
-        .leftJoin('sandboxes', 'sandboxes.id', 'secret_uses.sandbox_id')
-        .selectAll('secret_uses')
-        .select('sandboxes.name as sandbox_name')
-        .where('secret_uses.secret_id', '=', secretId)
-        .where('secret_uses.team_id', '=', teamId);
+      let page = this.#ofTeam(teamId).where('secret_uses.secret_id', '=', secretId);
       if (before !== undefined) page = page.where('secret_uses.seq', '<', before);
       if (status !== undefined) page = page.where('secret_uses.status', '>=', status[0]).where('secret_uses.status', '<=', status[1]);
       return page.orderBy('secret_uses.seq', 'desc').limit(limit).execute();
     });
-    return rows.map((row) =>
-      Object.freeze({
-        seq: row.seq,
-        at: row.at,
-        teamId: row.team_id as TeamId,
-        secretId: row.secret_id as SecretId,
-        sandboxId: row.sandbox_id as SandboxId,
-        sandboxName: row.sandbox_name,
-        method: row.method,
-        host: row.host,
-        path: row.path,
-        status: row.status,
-        upstreamStatus: row.upstream_status,
-        latencyMs: row.latency_ms,
-        errorCode: row.error_code,
-      }),
-    );
+    return rows.map(fromRow);
+  }
+
+  async ofSandbox(teamId: TeamId, sandboxId: SandboxId, { limit, since, before }: SandboxUseQuery): Promise<readonly ListedUse[]> {
+    const rows = await stored('read the log of secrets', () => {
+      let page = this.#ofTeam(teamId).where('secret_uses.sandbox_id', '=', sandboxId);
+      if (since !== undefined) page = page.where('secret_uses.at', '>=', since);
+      if (before !== undefined) {
+        const { at, seq } = before;
+        page = seq === undefined ? page.where('secret_uses.at', '<', at) : page.where('secret_uses.at', '<=', at).where((e) => e.or([e('secret_uses.at', '<', at), e('secret_uses.seq', '<', seq)]));
+      }
+      return page.orderBy('secret_uses.at', 'desc').orderBy('secret_uses.seq', 'desc').limit(limit).execute();
+    });
+    return rows.map(fromRow);
+  }
+
+  #ofTeam(teamId: TeamId) {
+    return this.#db.selectFrom('secret_uses').leftJoin('sandboxes', 'sandboxes.id', 'secret_uses.sandbox_id').selectAll('secret_uses').select('sandboxes.name as sandbox_name').where('secret_uses.team_id', '=', teamId);
   }
 
   async purge(before: number, keepNewest: number): Promise<number> {
@@ -88,4 +83,22 @@ export class SqlSecretUses implements SecretUseStore {
       await othersFirst();
     }
   }
+}
+
+function fromRow(row: Omit<SecretUseRow, 'seq'> & { readonly seq: number; readonly sandbox_name: string | null }): ListedUse {
+  return Object.freeze({
+    seq: row.seq,
+    at: row.at,
+    teamId: row.team_id as TeamId,
+    secretId: row.secret_id as SecretId,
+    sandboxId: row.sandbox_id as SandboxId,
+    sandboxName: row.sandbox_name,
+    method: row.method,
+    host: row.host,
+    path: row.path,
+    status: row.status,
+    upstreamStatus: row.upstream_status,
+    latencyMs: row.latency_ms,
+    errorCode: row.error_code,
+  });
 }

@@ -113,6 +113,12 @@ test('bound at create: the stand-in goes out as the real value, to its host only
   assert.deepEqual((await control(server, 'GET', `/secrets/KEY/audit?before=${audit[0].id}`)).json.length, 1);
   assert.deepEqual((await control(server, 'GET', '/secrets/KEY/sandboxes')).json, [{ sandbox_id: made.id, sandbox_name: 'test', env_key: 'KEY', status: 'active' }]);
   assert.ok((await control(server, 'GET', '/secrets/KEY')).json.last_used_at);
+  const { data } = (await control(server, 'GET', `/sandboxes/${made.id}/network`)).json;
+  const rows = data.filter(({ kind }: { kind: string }) => kind === 'request');
+  assert.deepEqual(rows.map(({ host, method, path, status, error_code }: Record<string, unknown>) => [host, method, path, status, error_code]), [['evil.example', 'GET', '/', 403, 'credential_host_mismatch'], ['api.secret-test.example', 'GET', '/v1', 200, undefined]]);
+  assert.ok(data.every(({ kind }: { kind: string }) => kind === 'request' || kind === 'connection') && !JSON.stringify(data).includes(standIn));
+  const { json: activity } = await control(server, 'GET', '/activity?category=secret');
+  assert.deepEqual([activity.at(-1).category, activity.some(({ action, secret_name }: Record<string, string>) => action === 'secret_created' && secret_name === 'KEY')], ['secret', true]);
   await control(server, 'DELETE', `/sandboxes/${made.id}`);
 });
 

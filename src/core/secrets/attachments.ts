@@ -69,7 +69,7 @@ export class SecretAttachments {
       await arming.arm(sandbox.id, true).catch(() => undefined); // tried again by itself
       throw error;
     }
-    events.ofSandbox(sandbox, 'admin', 'secret_attached', { variable, secretId: secret.id, name });
+    events.ofSandbox(sandbox, 'security', 'secret_attached', { variable, secretId: secret.id, secretName: name });
   }
 
   /** The stand-in is refused when this resolves. Throws `not_found` when the variable holds no secret. */
@@ -78,7 +78,7 @@ export class SecretAttachments {
     const sandbox = await find(principal, ref);
     if (sandbox.end !== null) throw unusable(sandbox) ?? new PaddockError('gone', 'the sandbox has ended');
     if (!(await store.secretBindings.detach(sandbox.id, variable, clock.now()))) throw new PaddockError('not_found', `${shown(variable)} holds no secret in this sandbox`);
-    events.ofSandbox(sandbox, 'admin', 'secret_detached', { variable });
+    events.ofSandbox(sandbox, 'security', 'secret_detached', { variable });
     await arming.arm(sandbox.id, true);
   }
 

@@ -143,7 +143,7 @@ export class SecretBindings {
     const secretIds = [...new Set(bindings.map(({ secretId }) => secretId))];
     const opened = await this.#deps.store.secrets.open(sandbox.teamId, secretIds);
     for (const { secret, fault } of opened.values()) {
-      if (fault !== null) this.#deps.events.ofSandbox(sandbox, 'admin', 'secret_unreadable_failed', { secret: secret.name, message: fault });
+      if (fault !== null) this.#deps.events.ofSandbox(sandbox, 'admin', 'secret_unreadable_failed', { secretId: secret.id, secretName: secret.name, message: fault });
     }
     return { env, certificate, inspection: authority === null ? null : inspectionOf(authority, bindings, opened), secretIds };
   }

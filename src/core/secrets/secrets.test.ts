@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import Database from 'better-sqlite3';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import type { ConnectionEvent } from '../network/egress.ts';
 import type { InspectionEvent } from '../network/inspection.ts';
+import type { LogEntry, LogPosition } from '../networks.ts';
 import { PaddockError } from '../errors.ts';
 import type { SandboxId, TeamId } from '../ids.ts';
 import type { Sandbox } from '../sandbox.ts';
@@ -255,6 +257,35 @@ describe('the log of secrets', () => {
     server.clock.offset += 8 * 86_400_000;
     await server.restart();
     assert.deepEqual(await server.secrets.uses(secret, { limit: 10 }), []);
+  });
+});
+
+describe('the network log', () => {
+  it('has connections and requests with secrets in one list, and pages of it neither skip nor repeat', async () => {
+    await using server = await Server.start();
+    await server.secrets.create(server.principal, key());
+    const sandbox = await server.create(wants('KEY'));
+    const [binding] = server.host.inspections.get(sandbox.id)!.secrets;
+    const connection = (at: number): ConnectionEvent => ({ sandboxId: sandbox.id, at, host: `c${at}`, address: null, port: 443, protocol: 'tcp', verdict: 'allowed', matchRule: 'default', rule: null, reason: '', bytesSent: 0, bytesReceived: 0, durationMs: 1, count: 1 });
+    const request = (at: number): InspectionEvent => ({
+      sandboxId: sandbox.id, at, method: 'GET', host: `r${at}`, port: 443, path: '/', status: 200, upstreamStatus: 200, durationMs: 1, bytesSent: 0, bytesReceived: 0, verdict: 'allowed', errorCode: null, reason: '',
+      secrets: [{ bindingId: binding!.id, outcome: 'injected', code: null, removedFromResponse: 0 }],
+    });
+    await server.host.connected(...[10, 20, 20, 40, 50].map(connection));
+    await server.host.inspected(...[15, 20, 20, 60].map(request));
+    const hostOf = (each: LogEntry): string | null => (each.kind === 'connection' ? each.connection.host : each.use.host);
+    const expected = ['r60', 'c50', 'c40', 'c20', 'c20', 'r20', 'r20', 'r15', 'c10'];
+    for (const limit of [1, 2, 3, 5, 9, 20]) {
+      const seen: (string | null)[] = [];
+      for (let before: LogPosition | null | undefined = undefined; before !== null; ) {
+        const page: { items: readonly LogEntry[]; next: LogPosition | null } = await server.networks.log(server.principal, { id: sandbox.id }, { limit, ...(before === undefined ? {} : { before }) });
+        seen.push(...page.items.map(hostOf));
+        before = page.next;
+      }
+      assert.deepEqual(seen, expected, `pages of ${limit}`);
+    }
+    assert.deepEqual((await server.networks.log(server.principal, { id: sandbox.id }, { limit: 9, before: { at: 20 } })).items.map(hostOf), ['r15', 'c10']);
+    assert.deepEqual((await server.networks.log(server.principal, { id: sandbox.id }, { limit: 9, since: 50 })).items.map(hostOf), ['r60', 'c50']);
   });
 });
 

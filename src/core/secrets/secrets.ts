@@ -67,7 +67,7 @@ export class Secrets {
       if (PaddockError.from(error).code !== 'conflict') throw error;
       throw new PaddockError('conflict', `there is a secret ${shown(name)} already in the environment ${shown(environment)}; rotate it, or delete it first`, {}, { cause: error });
     }
-    events.ofTeam(principal.teamId, 'secret_created', { secretId: secret.id, name, environment });
+    events.ofTeam(principal.teamId, 'secret_created', { secretId: secret.id, secretName: name, environment }, 'security');
     return secret;
   }
 
@@ -120,7 +120,7 @@ export class Secrets {
 
   async #changed(principal: Principal, secret: Secret | null, event: string): Promise<Secret> {
     if (secret === null) throw noSecret();
-    this.#deps.events.ofTeam(principal.teamId, event, { secretId: secret.id, name: secret.name, environment: secret.environment });
+    this.#deps.events.ofTeam(principal.teamId, event, { secretId: secret.id, secretName: secret.name, environment: secret.environment }, 'security');
     await this.#deps.arming.armAll(secret.id);
     return secret;
   }

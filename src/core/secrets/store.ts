@@ -65,9 +65,20 @@ export interface UseQuery {
   readonly status?: readonly [number, number];
 }
 
+/** What a listing of a sandbox's requests asks for; newest first. */
+export interface SandboxUseQuery {
+  readonly limit: number;
+  /** Inclusive. */
+  readonly since?: number;
+  /** With `seq`: after the entry of the page before; without: before this time. */
+  readonly before?: { readonly at: number; readonly seq?: number };
+}
+
 export interface SecretUseStore {
   append(uses: readonly LoggedUse[]): Promise<void>;
   list(teamId: TeamId, secretId: SecretId, query: UseQuery): Promise<readonly ListedUse[]>;
+  /** Of whatever secrets. */
+  ofSandbox(teamId: TeamId, sandboxId: SandboxId, query: SandboxUseQuery): Promise<readonly ListedUse[]>;
   /** Removes what is older than `before`, and the oldest beyond about `keepNewest`; returns how many. */
   purge(before: number, keepNewest: number): Promise<number>;
 }

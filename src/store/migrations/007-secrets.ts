@@ -78,6 +78,7 @@ export const secrets: Migration = {
       .addColumn('error_code', 'text')
       .execute();
     await db.schema.createIndex('secret_uses_of_secret').on('secret_uses').columns(['secret_id', 'seq']).execute();
+    await db.schema.createIndex('secret_uses_of_sandbox').on('secret_uses').columns(['sandbox_id', 'at', 'seq']).execute();
     await db.schema.createIndex('secret_uses_by_time').on('secret_uses').column('at').execute();
   },
 };
