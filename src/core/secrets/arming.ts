@@ -6,7 +6,7 @@ import type { Identities } from '../identity.ts';
 import type { SandboxId, SecretId } from '../ids.ts';
 import type { Sandbox } from '../sandbox.ts';
 import type { Store } from '../store.ts';
-import type { SecretBindings } from './bindings.ts';
+import type { Equipment, SecretBindings } from './bindings.ts';
 
 interface ArmingDeps {
   readonly store: Store;
@@ -90,16 +90,27 @@ export class Arming {
   }
 
   async #arm(sandboxId: SandboxId, variables: boolean): Promise<void> {
-    const { store, host, bindings, identities } = this.#deps;
+    const { store, host, bindings } = this.#deps;
     const sandbox = await store.sandboxes.find(null, { id: sandboxId });
     if (sandbox === null || !hasGuest(sandbox)) return;
     const equipment = await bindings.of(sandbox);
     try {
       await host.setInspection(sandboxId, equipment.inspection);
-      if (variables) await host.reidentify(identities.of(sandbox, equipment), sandbox.limits, AbortSignal.timeout(withinMs));
+      // One that is being paused gets it when it goes on.
+      if (variables && sandbox.state === 'running') await this.#tell(sandbox, equipment);
     } catch (error) {
       // Whoever makes it a guest again reads the rows then.
       if (PaddockError.from(error).code !== 'gone') throw error;
+    }
+  }
+
+  async #tell(sandbox: Sandbox, equipment: Equipment): Promise<void> {
+    const signal = AbortSignal.timeout(withinMs);
+    try {
+      await this.#deps.host.reidentify(this.#deps.identities.of(sandbox, equipment), sandbox.limits, signal);
+    } catch (cause) {
+      if (!signal.aborted) throw cause;
+      throw new PaddockError('conflict', 'a snapshot of the sandbox is being made; try again when it is ready', { reason: 'snapshot_in_progress', retryAfterSeconds: 5 }, { cause });
     }
   }
 

@@ -79,7 +79,8 @@ export class SecretAttachments {
     if (sandbox.end !== null) throw unusable(sandbox) ?? new PaddockError('gone', 'the sandbox has ended');
     if (!(await store.secretBindings.detach(sandbox.id, variable, clock.now()))) throw new PaddockError('not_found', `${shown(variable)} holds no secret in this sandbox`);
     events.ofSandbox(sandbox, 'security', 'secret_detached', { variable });
-    await arming.arm(sandbox.id, true);
+    await arming.arm(sandbox.id);
+    await arming.arm(sandbox.id, true).catch(() => undefined); // the variable is worth nothing by now; it goes by and by
   }
 
   /** Asks the same code as the proxy whether the secret in a variable would be put into a request to `url`. Sends nothing. */

@@ -94,6 +94,19 @@ describe('a sandbox with a secret', () => {
     assert.deepEqual(armed(server, sandbox), { [standIn]: 'real-value-2' });
   });
 
+  it('does not get back by a restore in place what was taken from it', async () => {
+    await using server = await Server.start();
+    await server.secrets.create(server.principal, key());
+    await server.secrets.create(server.principal, key({ name: 'STAYS' }));
+    const sandbox = await server.create(wants('KEY', 'STAYS'));
+    const [old, stays] = [variable(server, sandbox), variable(server, sandbox, 'STAYS_VAR')];
+    const { snapshot } = await server.sandboxes.snapshots.create(server.principal, { id: sandbox.id });
+    await server.secretAttachments.detach(server.principal, { id: sandbox.id }, 'KEY_VAR');
+    await server.sandboxes.snapshots.restoreInPlace(server.principal, { id: sandbox.id }, snapshot.id);
+    assert.equal(variable(server, sandbox), '');
+    assert.deepEqual(armed(server, sandbox), { [old]: null, [stays]: 'real-value-1' });
+  });
+
   it('hands them on to forks: fresh ones for new processes, its own for those that run on', async () => {
     await using server = await Server.start();
     await server.secrets.create(server.principal, key());
