@@ -1,8 +1,8 @@
 import { chmod, mkdir } from 'node:fs/promises';
-import { planAgent } from './setup/agent.mjs';
 import { CommandFailure } from './setup/command.mjs';
 import { planDebianPackages, planTestPackages } from './setup/debian-packages.mjs';
 import { SetupFailure } from './setup/failure.mjs';
+import { planAgent, planUnpacker } from './setup/go-programs.mjs';
 import { acquireLock } from './setup/lock.mjs';
 import { assertFreeSpace, assertSuitable } from './setup/machine.mjs';
 import { planNodeModules } from './setup/node-modules.mjs';
@@ -12,7 +12,7 @@ import { planRunsc } from './setup/runsc.mjs';
 import { planTemplates, removeUnfinishedBuilds } from './setup/templates.mjs';
 
 /** In the order they depend on one another. Each returns what is still to do as `{title, work}[]`. */
-const PLANS = [planDebianPackages, planTestPackages, planNodeModules, planRunsc, planAgent, planTemplates];
+const PLANS = [planDebianPackages, planTestPackages, planNodeModules, planRunsc, planAgent, planUnpacker, planTemplates];
 
 /**
  * Makes this machine ready for the server. What is there already is left alone, so a second call only looks.

@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { goEnvironment } from './setup/agent.mjs';
+import { goEnvironment } from './setup/go-programs.mjs';
 import { withSystemPath } from './setup/command.mjs';
 import { pinnedNode, repository } from './setup/places.mjs';
 
@@ -34,13 +34,15 @@ export async function runTests({ args, places, start }) {
   };
   // The tools' launchers ask for "node" and need a newer one than the system may have.
   const check = { env: { PATH: `${dirname(node)}:${withSystemPath()}` } };
-  const go = { cwd: join(repository, 'agent'), env: goEnvironment(places) };
+  const go = (program) => ({ cwd: join(repository, program), env: goEnvironment(places) });
   const everything = words.length === 0;
 
   const parts = [
     everything && ['types and lint', () => start(...npmRunCheck(), check)],
-    everything && ['agent: go vet', () => start('go', ['vet', './...'], go)],
-    everything && ['agent: go test', () => start('go', ['test', './...'], go)],
+    ...['agent', 'unpacker'].flatMap((program) => [
+      everything && [`${program}: go vet`, () => start('go', ['vet', './...'], go(program))],
+      everything && [`${program}: go test`, () => start('go', ['test', './...'], go(program))],
+    ]),
     unit.length > 0 && ['unit tests', () => test(unit, UNIT_TIMEOUT_MS)],
     // One after another: they measure times and fill the machine with sandboxes.
     system.length > 0 && ['system tests', () => test(system, SYSTEM_TIMEOUT_MS, 1)],

@@ -1,13 +1,14 @@
 import { existsSync } from 'node:fs';
 import { isIPv4, isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
+import { type Endpoint, parseEndpoint } from './host/images/registry/endpoint.ts';
 
 /** Every setting of a server, parsed once at the start. Nothing else reads the environment. */
 export interface Config {
   readonly listen: ListenAddress;
   /** State of this instance: database, keys, sandboxes' disks. Two servers never share one. */
   readonly dataDir: string;
-  /** What set-up has built: `runsc/`, `agent/`, `templates/`. May be shared between instances. */
+  /** What set-up has built: `runsc/`, `agent/`, `unpacker/`, `templates/`. May be shared between instances. */
   readonly artefactsDir: string;
   /** The key that seals secrets at rest; null: in the data directory. */
   readonly masterKeyFile: string | null;
@@ -31,6 +32,7 @@ export interface Config {
   readonly maxSecrets: number;
   readonly subnet: Subnet | null;
   readonly egress: EgressSettings;
+  readonly images: ImageSettings;
   readonly networkLogDays: number;
   readonly superserve: SuperserveConfig;
   readonly logLevel: LogLevel;
@@ -44,6 +46,14 @@ export interface EgressSettings {
   readonly upstreamProxy: string | null;
   /** PEM file with certificates that an upstream proxy over https may have besides those of known authorities. */
   readonly extraCaFile: string | null;
+}
+
+/** Where images of templates may come from, besides the registries of the internet. */
+export interface ImageSettings {
+  /** Those that may be at addresses of this network; `secure` is false for those spoken to over plain http. */
+  readonly internalRegistries: readonly Endpoint[];
+  /** Asked instead of Docker Hub. */
+  readonly mirror: Endpoint | null;
 }
 
 /** What can be chosen about the Superserve wire. */
@@ -92,7 +102,7 @@ export interface SettingDescription {
 export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_LISTEN', default: '127.0.0.1:7070', meaning: 'Address and port the server listens on, host:port or [IPv6]:port. Port 0 lets the system choose.' },
   { name: 'PADDOCK_DATA_DIR', default: '/var/lib/paddock', meaning: 'Directory of the state: database, keys, sandboxes. One server at a time.' },
-  { name: 'PADDOCK_ARTEFACTS_DIR', default: 'the data directory', meaning: 'Directory of what set-up builds: runsc/, agent/, templates/. Several servers may share one.' },
+  { name: 'PADDOCK_ARTEFACTS_DIR', default: 'the data directory', meaning: 'Directory of what set-up builds: runsc/, agent/, unpacker/, templates/. Several servers may share one.' },
   { name: 'PADDOCK_MASTER_KEY_FILE', default: '', meaning: 'File of the key that seals secrets and environments at rest, made if there is none. Without it master.key in the data directory.' },
   { name: 'PADDOCK_DOMAIN', default: 'sandbox.localhost', meaning: 'Domain of sandboxes: their ports are at <port>-<id>.<domain>. Its names must lead here; those of sandbox.localhost do on this machine.' },
   { name: 'PADDOCK_API_KEY', default: '', meaning: 'The API key that clients use. Without it one is generated once and kept in <data>/api-key.' },
@@ -111,8 +121,10 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_MAX_SECRETS', default: '1000', meaning: 'Secrets that a team may have.' },
   { name: 'PADDOCK_SUBNET', default: '', meaning: 'IPv4 network for the addresses of sandboxes, from /16 to /20. Without it a free one is chosen.' },
   { name: 'PADDOCK_DNS_UPSTREAM', default: 'those of the machine', meaning: 'Name servers that the names sandboxes ask for are resolved by: address or address:port, several with commas.' },
-  { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
-  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates of authorities of your own that are trusted as well: for an upstream proxy over https, and for servers whose TLS is opened to put a secret in.' },
+  { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes, and to registries of images, leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
+  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates of authorities of your own that are trusted as well: for an upstream proxy over https, for registries of images, and for servers whose TLS is opened to put a secret in.' },
+  { name: 'PADDOCK_INTERNAL_REGISTRIES', default: '', meaning: 'Registries of images that may be at addresses of this network, host or host:port, several with commas; with http:// before it, one that has no TLS.' },
+  { name: 'PADDOCK_REGISTRY_MIRROR', default: '', meaning: 'Registry that is asked instead of Docker Hub for images without a login, host:port, https:// or http:// before it. It may be internal.' },
   { name: 'PADDOCK_NETWORK_LOG_DAYS', default: '7', meaning: 'Days that connections stay in the network log, from 1 to 90.' },
   { name: 'PADDOCK_SUPERSERVE_TIMEOUT', default: 'hard_cap', meaning: 'What timeout_seconds does to a Superserve sandbox: hard_cap (destroyed that long after its creation) or auto_pause (paused after each running period of that length).' },
   { name: 'PADDOCK_SUPERSERVE_PREVIEWS', default: 'legacy_public', meaning: 'Who may open ports of a Superserve sandbox created without preview_access: legacy_public (everybody, every port) or public (everybody, published ports).' },
@@ -177,6 +189,10 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       dnsUpstreams: parseNameServers(read('PADDOCK_DNS_UPSTREAM')),
       upstreamProxy: parseProxy(read('PADDOCK_UPSTREAM_PROXY')),
       extraCaFile: parseFile('PADDOCK_EXTRA_CA_FILE', read('PADDOCK_EXTRA_CA_FILE')),
+    }),
+    images: Object.freeze({
+      internalRegistries: parseRegistries(read('PADDOCK_INTERNAL_REGISTRIES')),
+      mirror: parseMirror(read('PADDOCK_REGISTRY_MIRROR')),
     }),
     networkLogDays: parseInteger('PADDOCK_NETWORK_LOG_DAYS', read('PADDOCK_NETWORK_LOG_DAYS') ?? '7', 1, 90),
     superserve: Object.freeze({
@@ -266,6 +282,21 @@ function parseProxy(text: string | null): string | null {
     throw new ConfigError('PADDOCK_UPSTREAM_PROXY', 'must be http://host:port or https://host:port, with user:password@ before the host if the proxy wants them.');
   }
   return url.href;
+}
+
+function parseRegistries(text: string | null): readonly Endpoint[] {
+  return Object.freeze((text ?? '').split(',').map((each) => each.trim()).filter((each) => each !== '').map((each) => parseRegistry('PADDOCK_INTERNAL_REGISTRIES', each)));
+}
+
+function parseMirror(text: string | null): Endpoint | null {
+  return text === null ? null : parseRegistry('PADDOCK_REGISTRY_MIRROR', text);
+}
+
+function parseRegistry(variable: string, text: string): Endpoint {
+  const endpoint = parseEndpoint(text);
+  if (text.includes('@')) throw new ConfigError(variable, 'must not have a login in it: images are asked for with the login of their template.');
+  if (endpoint === null) throw new ConfigError(variable, `must be host or host:port with a name or an IPv4 address, such as registry.example:5000 or http://10.0.0.5:5000, but has "${text}".`);
+  return endpoint;
 }
 
 function parseOrigins(text: string | null): readonly string[] {

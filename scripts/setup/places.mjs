@@ -12,6 +12,7 @@ export function places(env = process.env) {
     artefacts,
     runsc: join(artefacts, 'runsc'),
     agent: join(artefacts, 'agent'),
+    unpacker: join(artefacts, 'unpacker'),
     templates: join(artefacts, 'templates'),
     cache: join(artefacts, 'cache'),
   };

@@ -21,8 +21,11 @@ import { VolumeCaptures } from '../core/volume-captures.ts';
 import { VolumeFiles } from '../core/volume-files.ts';
 import { VolumeLocks } from '../core/volume-locks.ts';
 import { Volumes } from '../core/volumes.ts';
+import { UpstreamProxy } from '../egress/upstream-proxy.ts';
+import { openArtefacts } from '../host/artefacts.ts';
 import { certificateMaker } from '../host/authorities.ts';
 import { openHost, type LocalHost } from '../host/host.ts';
+import { OciImages } from '../host/images/images.ts';
 import { LocalVolumes } from '../host/volumes/storage.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
 import { naming } from '../server.ts';
@@ -74,6 +77,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       keptMemoryMb: config.kept.memoryMb ?? undefined,
       keptSeconds: config.kept.seconds,
       egress: config.egress,
+      images: openImages(config),
       buildTemplate,
       log,
     });
@@ -142,4 +146,10 @@ function coreSettings(config: Config): CoreSettings {
     maxSecrets: config.maxSecrets,
     maxSnapshotBytes: config.snapshots.diskMb * 1024 * 1024,
   });
+}
+
+/** Images come through the company's proxy like the traffic of sandboxes. */
+function openImages({ artefactsDir, egress: { upstreamProxy, extraCaFile }, images: { internalRegistries, mirror } }: Config): OciImages {
+  const uplink = upstreamProxy === null ? null : new UpstreamProxy(upstreamProxy, extraCaFile);
+  return new OciImages({ unpacker: openArtefacts(artefactsDir).unpacker.path, internalRegistries, mirror, uplink, extraCaFile });
 }

@@ -15,6 +15,8 @@ export interface Artefact {
 export interface Artefacts {
   readonly runsc: Artefact;
   readonly agent: Artefact;
+  /** Applies the layers of container images. */
+  readonly unpacker: Artefact;
   /** The one with this digest, whether current or not; null when this machine does not have it. */
   findRunsc(digest: string): Artefact | null;
   findAgent(digest: string): Artefact | null;
@@ -23,13 +25,14 @@ export interface Artefacts {
 export function openArtefacts(dir: string): Artefacts {
   const runsc = current(dir, 'runsc', 'sha256');
   const agent = current(dir, 'agent', 'sha');
+  const unpacker = current(dir, 'unpacker', 'sha');
   const find = (known: Artefact, kind: string, digest: string): Artefact | null => {
     if (digest === known.digest) return known;
     if (!/^[0-9a-f]{64}$/.test(digest)) return null;
     const path = join(dir, kind, digest, kind);
     return existsSync(path) ? Object.freeze({ path, digest }) : null;
   };
-  return Object.freeze({ runsc, agent, findRunsc: (digest: string) => find(runsc, 'runsc', digest), findAgent: (digest: string) => find(agent, 'agent', digest) });
+  return Object.freeze({ runsc, agent, unpacker, findRunsc: (digest: string) => find(runsc, 'runsc', digest), findAgent: (digest: string) => find(agent, 'agent', digest) });
 }
 
 function current(dir: string, kind: string, digestField: string): Artefact {

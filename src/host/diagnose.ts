@@ -25,7 +25,7 @@ const closed: NetworkPolicy = { allow: [], deny: [{ kind: 'all', text: '0.0.0.0/
 
 const teamId = 'doctor' as TeamId;
 
-const tools = ['ip', 'nft', 'mkfs.ext4', 'mount', 'umount', 'unshare', 'mkfifo'];
+const tools = ['ip', 'nft', 'mkfs.ext4', 'mount', 'umount', 'unshare', 'mkfifo', 'setpriv'];
 
 /**
  * Looks at everything a sandbox needs and then boots, uses and destroys a real one, in an instance of its own beside a
@@ -83,6 +83,7 @@ async function* tryOut(host: LocalHost): AsyncGenerator<Finding> {
   const isolated = await runIn(host, id, '! timeout 5 bash -c "</dev/tcp/192.0.2.1/80" 2>/dev/null && echo closed');
   yield check('sandbox is closed in', isolated === 'closed', isolated === 'closed' ? 'an outbound connection is refused' : 'an outbound connection was not refused', 'do not run untrusted code on this machine; report this');
   yield await pauseAndResume(host, template, identity);
+  yield await buildStep(host, template, identity);
   await host.destroy(id);
   for (let i = 0; i < 50 && childCgroups(host.cgroup).size > 0; i++) await sleep(20);
   yield check('sandbox ends', childCgroups(host.cgroup).size === 0, 'destroyed, nothing left');
@@ -103,6 +104,22 @@ async function pauseAndResume(host: LocalHost, { limits }: Template, identity: G
     return check('sandbox pauses and resumes', said === 'remembered', said === 'remembered' ? times : `its memory is lost: ${said}`, 'sandboxes work, but do not rely on pauses and snapshots on this machine; report this');
   } catch (reason) {
     return check('sandbox pauses and resumes', false, (reason as Error).message, 'sandboxes work, but pauses, snapshots and forks do not: the message is runsc\'s or the kernel\'s own');
+  }
+}
+
+/** One step of a build, and a layer of what it wrote. */
+async function buildStep(host: LocalHost, { digest, limits }: Template, like: GuestIdentity): Promise<Finding> {
+  const identity = { ...like, sandboxId: newSandboxId() };
+  const started = performance.now();
+  try {
+    await host.provisionStep({ root: { base: digest, layers: [] }, limits, identity, teamId, network: closed }, AbortSignal.timeout(60_000));
+    await runIn(host, identity.sandboxId, 'echo built > /home/user/doctor && rm /etc/profile');
+    const { bytes } = await host.sealStep(identity.sandboxId, AbortSignal.timeout(60_000));
+    return check('templates can be built', bytes > 0, `a step and its layer took ${Math.round(performance.now() - started)} ms`);
+  } catch (reason) {
+    return check('templates can be built', false, (reason as Error).message, 'sandboxes work, but templates of your own cannot be built: the kernel must have overlayfs ("modprobe overlay")');
+  } finally {
+    await host.destroy(identity.sandboxId);
   }
 }
 

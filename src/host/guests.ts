@@ -1,11 +1,12 @@
 import { PaddockError } from '../core/errors.ts';
 import type { Lap } from '../core/host.ts';
 import { AgentClient } from './agent/client.ts';
+import type { DiskUse } from './disk.ts';
 import type { HostLog } from './log.ts';
 import type { Room } from './room.ts';
-import type { Runtime, RuntimeHandle } from './runtime.ts';
+import type { GuestRoot, Runtime, RuntimeHandle } from './runtime.ts';
 import type { Slot, Slots } from './slots.ts';
-import type { InstalledTemplate } from './templates.ts';
+import type { InstalledTemplate, InstalledTemplates } from './templates.ts';
 
 /** A booted guest without identity, with all that it holds on the host. */
 export interface WaitingGuest {
@@ -15,12 +16,20 @@ export interface WaitingGuest {
   readonly client: AgentClient;
 }
 
+/** What a guest is booted from: its root is asked for when its slot is there. */
+export interface BootSource {
+  readonly diskMb: number;
+  readonly diskUse: DiskUse;
+  root(slot: Slot): Promise<GuestRoot>;
+}
+
 /**
  * Boots guests, one after the other's start, and keeps some waiting: booted, without identity and frozen, so that they cost no
  * CPU. A create takes a waiting one or boots one by the same code.
  */
 export class Guests {
   readonly #runtime: Runtime;
+  readonly #templates: InstalledTemplates;
   readonly #slots: Slots;
   readonly #room: Room;
   readonly #log: HostLog;
@@ -31,8 +40,9 @@ export class Guests {
   readonly boots: Turnstile;
   #closed = false;
 
-  constructor(runtime: Runtime, slots: Slots, room: Room, options: { warmGuests: number; parallelBoots: number; log: HostLog }) {
+  constructor(runtime: Runtime, templates: InstalledTemplates, slots: Slots, room: Room, options: { warmGuests: number; parallelBoots: number; log: HostLog }) {
     this.#runtime = runtime;
+    this.#templates = templates;
     this.#slots = slots;
     this.#room = room;
     this.#log = options.log;
@@ -53,7 +63,7 @@ export class Guests {
       void this.dispose(guest);
     }
     await this.#room.assert(0);
-    return this.#boot(template, signal, lap);
+    return this.#bootTemplate(template, signal, lap);
   }
 
   /** Ends a guest and gives its slot back. A slot that cannot be cleaned is logged and stays out of use. */
@@ -83,7 +93,7 @@ export class Guests {
     this.#waiting.set(template.digest, waiting);
     while (!this.#closed && waiting.length < this.#wanted) {
       await this.#room.assert(0);
-      const guest = await this.#boot(template, new AbortController().signal);
+      const guest = await this.#bootTemplate(template, new AbortController().signal);
       try {
         await this.#runtime.freeze(guest.handle.container);
       } catch (reason) {
@@ -94,19 +104,28 @@ export class Guests {
     }
   }
 
-  async #boot(template: InstalledTemplate, signal: AbortSignal, lap: Lap = () => {}): Promise<WaitingGuest> {
+  async #bootTemplate(template: InstalledTemplate, signal: AbortSignal, lap?: Lap): Promise<WaitingGuest> {
+    const root = async (): Promise<GuestRoot> => {
+      await this.#templates.prepare(template);
+      return template;
+    };
+    return { template, ...(await this.boot({ diskMb: template.limits.diskMb, diskUse: 'overlay', root }, signal, lap)) };
+  }
+
+  /** A new guest that listens, without identity. On failure nothing of it is left. */
+  async boot(source: BootSource, signal: AbortSignal, lap: Lap = () => {}): Promise<Omit<WaitingGuest, 'template'>> {
     using _turn = await this.boots.enter(signal);
-    const slot = await this.#slots.claim(template.limits.diskMb, signal);
+    const slot = await this.#slots.claim(source.diskMb, signal, source.diskUse);
     lap('slot');
     let handle: RuntimeHandle | undefined;
     try {
-      const started = await this.#runtime.start(slot, template, signal);
+      const started = await this.#runtime.start(slot, await source.root(slot), signal);
       handle = started;
       lap('boot');
       const client = new AgentClient(slot.address, null, () => this.#runtime.isAlive(started));
       await this.untilAnswered({ handle: started, client }, client.untilListening(signal));
       lap('agent');
-      return { template, slot, handle: started, client };
+      return { slot, handle: started, client };
     } catch (reason) {
       if (handle === undefined) await this.#slots.release(slot);
       else await this.dispose({ slot, handle });

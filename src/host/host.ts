@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -9,18 +8,22 @@ import type { ConnectionEvent, EgressEntry } from '../core/network/egress.ts';
 import type { Inspection, InspectionEvent } from '../core/network/inspection.ts';
 import type { NetworkPolicy } from '../core/network/rules.ts';
 import type { Limits } from '../core/template.ts';
-import { agentProtocol } from './agent/client.ts';
+import type { BuildHost, ImageRequest, ImportedImage, LayerId, LayerRef, StepSpec, TemplateRoot } from '../core/templates/build-host.ts';
 import { openArtefacts } from './artefacts.ts';
+import { BuiltTemplates, Builds } from './builds/builds.ts';
 import { openCgroup } from './cgroup.ts';
 import { Checkpoints } from './checkpoints.ts';
-import { diskUsage, mountPoints, removeDisk } from './disk.ts';
+import { Claiming } from './claiming.ts';
+import { diskUsage } from './disk.ts';
 import { entryOf } from './egress/entry.ts';
 import { type EgressOptions, EgressSupervisor } from './egress/supervisor.ts';
 import { GvisorRuntime } from './gvisor/runtime.ts';
 import { Guests } from './guests.ts';
+import type { ImageSource } from './images/source.ts';
 import { type Instance, openInstance } from './instance.ts';
 import { KeptGuests } from './kept.ts';
 import type { HostLog } from './log.ts';
+import { unmountAt } from './mounts.ts';
 import { ensureGateway, removeGateway } from './network/gateway.ts';
 import { reattach } from './reattach.ts';
 import { Restoring } from './restoring.ts';
@@ -42,6 +45,8 @@ export interface HostOptions {
   /** How long a paused guest is kept in memory at most. Default 600. */
   readonly keptSeconds?: number | undefined;
   readonly egress: EgressOptions;
+  /** Where images for templates come from; without it none can be imported. */
+  readonly images?: ImageSource | undefined;
   /** Builds one of the templates that set-up only offers. */
   readonly buildTemplate?: ((name: string) => Promise<void>) | undefined;
   readonly log: HostLog;
@@ -53,7 +58,7 @@ const pulseMs = 200;
 const slotsAhead = 4;
 
 /** This machine as a host of guests: gVisor, the gateway namespace, slots and agents behind the core's interface. */
-export class LocalHost implements Host {
+export class LocalHost implements Host, BuildHost {
   readonly templates: InstalledTemplates;
   readonly #instance: Instance;
   readonly #runtime: Runtime;
@@ -65,6 +70,8 @@ export class LocalHost implements Host {
   readonly #kept: KeptGuests;
   readonly #saving: Saving;
   readonly #restoring: Restoring;
+  readonly #claiming: Claiming;
+  readonly #builds: Builds;
   readonly #log: HostLog;
   readonly #tenants: Tenants;
   readonly #closing = new AbortController();
@@ -75,14 +82,15 @@ export class LocalHost implements Host {
     const { dataDir, log, warmGuests } = options;
     this.#instance = instance;
     this.#runtime = runtime;
-    this.templates = templates;
+    const built = new BuiltTemplates(instance.dataDir, templates, log);
+    this.templates = built.templates;
     this.#log = log;
     this.#egress = new EgressSupervisor(instance, options.egress, log);
     // Guests that are only kept make room for those that are wanted.
     const relieve = (): Promise<boolean> => this.#kept.evictOldest();
     this.#room = new Room(dataDir, relieve);
     this.#slots = new Slots(instance, { ahead: slotsAhead, diskMb: templates.list()[0]?.limits.diskMb ?? 5120, relieve, log });
-    this.#guests = new Guests(runtime, this.#slots, this.#room, { warmGuests, parallelBoots: availableParallelism() + 1, log });
+    this.#guests = new Guests(runtime, this.templates, this.#slots, this.#room, { warmGuests, parallelBoots: availableParallelism() + 1, log });
     this.#checkpoints = new Checkpoints(join(instance.dataDir, 'checkpoints'), log);
     const keptLimits = { memoryBytes: options.keptMemoryMb === undefined ? totalmem() / 4 : options.keptMemoryMb * 1024 * 1024, seconds: options.keptSeconds ?? 600 };
     this.#kept = new KeptGuests(runtime, keptLimits, (guest) => this.#guests.dispose(guest), log);
@@ -91,7 +99,10 @@ export class LocalHost implements Host {
       await this.#guests.dispose(tenant);
     });
     this.#saving = new Saving(runtime, this.#checkpoints, this.#egress, log);
-    this.#restoring = new Restoring({ runtime, templates, checkpoints: this.#checkpoints, slots: this.#slots, guests: this.#guests, room: this.#room, egress: this.#egress });
+    this.#claiming = new Claiming(this.#guests, this.#egress, this.#tenants);
+    const parts = { runtime, checkpoints: this.#checkpoints, slots: this.#slots, guests: this.#guests, room: this.#room, egress: this.#egress };
+    this.#restoring = new Restoring({ ...parts, templates: this.templates });
+    this.#builds = new Builds({ ...parts, dataDir: instance.dataDir, built, images: options.images ?? null, tenants: this.#tenants, claiming: this.#claiming });
   }
 
   /** The parent of all guests' cgroups on this host. */
@@ -102,22 +113,7 @@ export class LocalHost implements Host {
   async provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef> {
     const template = this.templates.byDigest(spec.template.digest);
     if (template === undefined) throw new PaddockError('not_found', `Template ${spec.template.name} (${spec.template.digest}) is not on this machine.`);
-    const { sandboxId } = spec.identity;
-    const { slot, handle, client } = await this.#guests.take(template, signal, spec.lap);
-    try {
-      // First the rules, then the identity: nothing of the owner's can run before both.
-      await this.#egress.admit(entryOf(sandboxId, slot.address, spec));
-      spec.lap?.('egress');
-      await this.#guests.untilAnswered({ handle, client }, client.claim(spec.identity, randomBytes(16).toString('hex'), randomBytes(64), spec.limits, signal));
-      signal.throwIfAborted();
-      spec.lap?.('claim');
-    } catch (reason) {
-      client.end(new PaddockError('gone', 'the sandbox was not completed'));
-      await this.#egress.expel(slot.address);
-      await this.#guests.dispose({ slot, handle });
-      throw reason;
-    }
-    return this.#tenants.settle(sandboxId, spec.teamId, { slot, handle, client }, agentProtocol);
+    return this.#claiming.claim(await this.#guests.take(template, signal, spec.lap), spec, signal);
   }
 
   async recover(known: ReadonlyMap<SandboxId, KnownGuest>): Promise<ReadonlyMap<SandboxId, Recovery>> {
@@ -127,6 +123,7 @@ export class LocalHost implements Host {
     const entries = [...known].flatMap(([sandboxId, guest]) => (recovered.get(sandboxId)?.alive === true ? [entryOf(sandboxId, guest.ref.address, guest)] : []));
     await this.#egress.start(entries);
     await this.#sweep();
+    await this.#builds.recover();
     this.#slots.start();
     for (const template of this.templates.list()) this.#guests.keep(template);
     this.#pulse = setInterval(() => this.#takePulse(), pulseMs);
@@ -202,6 +199,7 @@ export class LocalHost implements Host {
 
   checkpoint(id: SandboxId, options: CheckpointOptions, signal: AbortSignal): Promise<CheckpointRef> {
     const tenant = this.#tenants.get(id);
+    this.#builds.assertSavable(id);
     return this.#tenants.inTurn(tenant, async () => {
       if (tenant.ended.aborted) throw new PaddockError('gone', 'the sandbox has ended');
       if (tenant.held !== null) throw new PaddockError('conflict', 'the sandbox is being paused');
@@ -275,6 +273,38 @@ export class LocalHost implements Host {
     return this.#room.assert(memoryBytes);
   }
 
+  importImage(request: ImageRequest, signal: AbortSignal): Promise<ImportedImage> {
+    return this.#builds.importImage(request, signal);
+  }
+
+  knownLayers(ids: readonly LayerId[]): Promise<ReadonlySet<LayerId>> {
+    return this.#builds.knownLayers(ids);
+  }
+
+  provisionStep(spec: StepSpec, signal: AbortSignal): Promise<GuestRef> {
+    return this.#builds.provisionStep(spec, signal);
+  }
+
+  sealStep(id: SandboxId, signal: AbortSignal): Promise<LayerRef> {
+    return this.#builds.sealStep(id, signal);
+  }
+
+  installTemplate(template: TemplateRoot): Promise<{ readonly digest: string; readonly sizeBytes: number }> {
+    return this.#builds.installTemplate(template);
+  }
+
+  uninstallTemplate(digest: string): Promise<void> {
+    return this.#builds.uninstallTemplate(digest);
+  }
+
+  installedTemplates(): Promise<readonly string[]> {
+    return this.#builds.installedTemplates();
+  }
+
+  removeLayers(keep: ReadonlySet<LayerId>): Promise<number> {
+    return this.#builds.removeLayers(keep);
+  }
+
   onDeath(listener: (id: SandboxId, death: GuestDeath) => void): void {
     this.#deathListener = listener;
   }
@@ -283,6 +313,7 @@ export class LocalHost implements Host {
   async close(): Promise<void> {
     if (this.#pulse !== null) clearInterval(this.#pulse);
     this.#closing.abort(new PaddockError('guest_unreachable', 'the server is stopping; the sandbox goes on'));
+    for (const id of await this.#builds.close()) await this.destroy(id);
     await Promise.all(this.#tenants.all().map((tenant) => this.#leave(tenant)));
     await this.#kept.evictAll();
     await this.#checkpoints.close();
@@ -299,7 +330,8 @@ export class LocalHost implements Host {
     await this.#egress.end();
     await removeGateway(this.#instance);
     await openCgroup(this.#instance.cgroup).remove();
-    for (const point of mountPoints()) if (point.startsWith(`${this.#instance.slotsDir}/`)) await removeDisk(`${point}.img`, point);
+    await unmountAt(this.#instance.slotsDir);
+    await this.#builds.teardown();
     rmSync(join(this.#instance.dataDir, 'host'), { recursive: true, force: true });
   }
 

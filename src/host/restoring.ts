@@ -84,7 +84,10 @@ export class Restoring {
   }
 
   async #load(spec: RestoreSpec, saved: { dir: string; template: InstalledTemplate; build: string; agent: string }, signal: AbortSignal): Promise<RestoredGuest> {
-    const { runtime, slots, egress } = this.#parts;
+    const { runtime, slots, egress, templates } = this.#parts;
+    await templates.prepare(saved.template).catch((reason: unknown) => {
+      throw new PaddockError('unprocessable', `the root file system of the template that the sandbox was made from cannot be used: ${(reason as Error).message}`, {}, { cause: reason });
+    });
     const slot = await slots.claim(spec.limits.diskMb, signal);
     spec.lap?.('slot');
     let handle;

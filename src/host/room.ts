@@ -55,6 +55,19 @@ export class Room {
   }
 }
 
+/**
+ * Throws `no_space` when this much more would leave too little on the disk of a directory.
+ *
+ * @param what Is to be kept there; the message begins with it.
+ */
+export async function assertDiskRoom(dir: string, bytes: number, what: string): Promise<void> {
+  const { bavail, bsize } = await statfs(dir);
+  const free = bavail * bsize;
+  if (free >= bytes + diskFloorBytes) return;
+  const size = bytes === 0 ? '' : ` takes ${toMb(bytes)} MiB, and`;
+  throw new PaddockError('no_space', `${what}${size === '' ? ' cannot be kept:' : size} the disk of the server has ${toMb(free)} MiB left and keeps ${toMb(diskFloorBytes)} MiB free; remove snapshots, volumes or templates that are not needed.`);
+}
+
 function memoryAvailable(): number {
   const match = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'utf8'));
   return match === null ? Number.POSITIVE_INFINITY : Number(match[1]) * 1024;

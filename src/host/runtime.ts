@@ -2,7 +2,6 @@ import type { GuestDeath, GuestRef } from '../core/host.ts';
 import type { Limits } from '../core/template.ts';
 import type { CgroupStats } from './cgroup.ts';
 import type { Slot } from './slots.ts';
-import type { InstalledTemplate } from './templates.ts';
 
 /** A guest as its runtime knows it: process, cgroup and the slot it lives in. No identity yet. */
 export type RuntimeHandle = Pick<GuestRef, 'runtime' | 'build' | 'container' | 'pid' | 'pidStart' | 'bootId'>;
@@ -13,6 +12,18 @@ export interface Origin {
   readonly agent: string;
 }
 
+/** The root file system that a guest is made of, and its size. */
+export interface GuestRoot {
+  /** Of the template; null for a root that is this one guest's, which cannot be saved. */
+  readonly digest: string | null;
+  readonly rootfs: string;
+  readonly limits: Limits;
+  /** Environment for every process. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Whether what the guest writes goes into `rootfs` itself; otherwise to an overlay on the slot's disk, and `rootfs` stays as it is. */
+  readonly direct?: boolean;
+}
+
 /** A saved guest and what it is to be made of again. */
 export interface SavedGuest {
   /** Directory with what `save` wrote. */
@@ -20,7 +31,7 @@ export interface SavedGuest {
   /** The runtime's build that wrote it. */
   readonly build: string;
   readonly agent: string;
-  readonly template: InstalledTemplate;
+  readonly template: GuestRoot;
   readonly limits: Limits;
 }
 
@@ -35,9 +46,9 @@ export interface Runtime {
   readonly kind: GuestRef['runtime'];
   /** SHA-256 of the build that new guests are started with. */
   readonly build: string;
-  /** Boots the template in the slot. Resolves when process 1 has been started; its agent may not listen yet. */
-  start(slot: Slot, template: InstalledTemplate, signal: AbortSignal): Promise<RuntimeHandle>;
-  /** What the guest in this slot was made from; null when that is not known. */
+  /** Boots a guest in the slot. Resolves when process 1 has been started; its agent may not listen yet. */
+  start(slot: Slot, root: GuestRoot, signal: AbortSignal): Promise<RuntimeHandle>;
+  /** What the guest in this slot was made from; null when that is not known, or not for good. */
   origin(slot: Slot): Origin | null;
   /** Stops the guest's kernel between two instructions. Its processes notice nothing but the time that passes. */
   pause(handle: RuntimeHandle): Promise<void>;

@@ -3,9 +3,10 @@ import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PaddockError } from '../core/errors.ts';
-import { type Disk, makeDisk, removeDisk } from './disk.ts';
+import { type Disk, type DiskUse, makeDisk, removeDisk } from './disk.ts';
 import type { Instance } from './instance.ts';
 import type { HostLog } from './log.ts';
+import { unmountAt } from './mounts.ts';
 import { linkAddresses, slotCapacity } from './network/addresses.ts';
 import { admitSlot, expelSlot } from './network/gateway.ts';
 import { ipBatch, listNetns } from './network/netns.ts';
@@ -74,23 +75,23 @@ export class Slots {
     return this.#describe(number, { mount: join(this.#dir(number), 'disk'), sizeMb: diskMb });
   }
 
-  /** A ready slot with a disk of this size, its network as new. */
-  async claim(diskMb: number, signal: AbortSignal): Promise<Slot> {
-    const at = this.#ready.findIndex((slot) => slot.disk.sizeMb === diskMb);
+  /** A ready slot with a disk of this size for this use, its network as new. */
+  async claim(diskMb: number, signal: AbortSignal, use: DiskUse = 'overlay'): Promise<Slot> {
+    const at = use === 'overlay' ? this.#ready.findIndex((slot) => slot.disk.sizeMb === diskMb) : -1;
     const [ready] = at >= 0 ? this.#ready.splice(at, 1) : [];
-    // With a disk of another size there is a network at least.
+    // With another disk there is a network at least.
     const near = ready === undefined ? this.#ready.pop() : undefined;
     if (ready !== undefined) {
       this.#refill();
       return ready;
     }
     try {
-      const building = this.#inTurn(() => this.#build(near?.number ?? this.#free(), diskMb), near === undefined ? signal : undefined);
+      const building = this.#inTurn(() => this.#build(near?.number ?? this.#free(), diskMb, use), near === undefined ? signal : undefined);
       this.#refill();
       return await building;
     } catch (reason) {
       const exhausted = reason instanceof PaddockError && reason.code === 'no_capacity';
-      if (exhausted && (await this.#relieve())) return this.claim(diskMb, signal);
+      if (exhausted && (await this.#relieve())) return this.claim(diskMb, signal, use);
       throw reason;
     }
   }
@@ -162,7 +163,7 @@ export class Slots {
     throw new PaddockError('no_capacity', `All ${capacity} sandbox addresses of ${this.#instance.subnet.text} are in use: end some sandboxes, or set PADDOCK_SUBNET to a larger network.`);
   }
 
-  async #build(number: number, diskMb: number): Promise<Slot> {
+  async #build(number: number, diskMb: number, use?: DiskUse): Promise<Slot> {
     const { subnet, gatewayNetns } = this.#instance;
     const { near, far } = linkAddresses(subnet, number);
     const netns = this.#instance.slotNetns(number);
@@ -178,7 +179,7 @@ export class Slots {
       }
       // runsc takes the address off the link for itself, so this is needed for each guest.
       await ipBatch(netns, ['link set eth0 addrgenmode none', 'link set lo up', `addr replace ${far}/30 dev eth0`, 'link set eth0 up', `route replace default via ${near}`]);
-      const disk = await this.#renew(dir, diskMb);
+      const disk = await this.#renew(dir, diskMb, use);
       return this.#describe(number, disk);
     } catch (reason) {
       await this.#takeDown(number).catch((cause: unknown) => this.#log.error({ err: cause, slot: number }, 'a broken slot could not be removed; it is not used again'));
@@ -186,16 +187,18 @@ export class Slots {
     }
   }
 
-  async #renew(dir: string, diskMb: number): Promise<Disk> {
+  async #renew(dir: string, diskMb: number, use?: DiskUse): Promise<Disk> {
+    await unmountAt(dir);
     await removeDisk(join(dir, 'disk.img'), join(dir, 'disk'));
     await rm(dir, { recursive: true, force: true });
     await mkdir(join(dir, 'bundle'), { recursive: true, mode: 0o700 });
     await runTool('mkfifo', ['-m', '600', join(dir, 'console')]);
-    return makeDisk(join(dir, 'disk.img'), join(dir, 'disk'), diskMb);
+    return makeDisk(join(dir, 'disk.img'), join(dir, 'disk'), diskMb, use);
   }
 
   async #takeDown(number: number): Promise<void> {
     const { netns, dir, link, address } = { netns: this.#instance.slotNetns(number), dir: this.#dir(number), link: `s${number}`, address: linkAddresses(this.#instance.subnet, number).far };
+    await unmountAt(dir);
     await removeDisk(join(dir, 'disk.img'), join(dir, 'disk'));
     if (listNetns().has(netns)) {
       await expelSlot(this.#instance, link, address).catch(() => {}); // absent when the build did not come that far

@@ -14,6 +14,8 @@ export interface InstalledTemplates extends TemplateCatalog {
   find(name: string): InstalledTemplate | undefined;
   /** Also one that is no longer served: guests and checkpoints that were made of it need it. */
   byDigest(digest: string): InstalledTemplate | undefined;
+  /** Sees to it that its root file system is where it says, before a guest is made of it. */
+  prepare(template: InstalledTemplate): Promise<void>;
 }
 
 /** Milliseconds between two looks at the directory while something in it is still being built. */
@@ -70,6 +72,7 @@ export function loadTemplates(artefactsDir: string, build?: (name: string) => Pr
     pending: () => [...current().pending, ...[...requested].filter((name) => !shelf.ready.has(name) && !shelf.pending.includes(name))],
     offered: () => (build === undefined ? [] : current().offered.filter((name) => !requested.has(name))),
     request,
+    prepare: async () => {},
     byDigest: (digest: string) => [...current().ready.values()].find((template) => template.digest === digest) ?? findOlder(dir, digest),
   });
 }

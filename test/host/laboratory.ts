@@ -6,6 +6,7 @@ import { PaddockError } from '../../src/core/errors.ts';
 import type { CheckpointRef, GuestDeath, GuestRef, Lap, RestoreSpec } from '../../src/core/host.ts';
 import { newSandboxId, type SandboxId, type TeamId } from '../../src/core/ids.ts';
 import type { NetworkPolicy } from '../../src/core/network/rules.ts';
+import type { Template } from '../../src/core/template.ts';
 import { type HostOptions, type LocalHost, openHost } from '../../src/host/host.ts';
 import { guestGroupsOf, tracesOf, wipe } from '../harness/machine.ts';
 import { artefactsDir } from '../harness/server.ts';
@@ -93,12 +94,18 @@ export class Laboratory {
     return left;
   }
 
-  async create(): Promise<Subject> {
-    const template = this.host.templates.find('base')!;
-    const { id, token, identity } = someone();
-    this.#ids.add(id);
+  async create(template: Template = this.host.templates.find('base')!): Promise<Subject> {
+    const { id, token, identity } = this.someone();
     const ref = await this.host.provision({ template, limits: template.limits, identity, teamId: team, network: openNetwork }, AbortSignal.timeout(deadlineMs));
     return { id, token, ref };
+  }
+
+  /** An identity that nobody has yet; whoever gets it is ended by `destroyAll`. */
+  someone(): { id: SandboxId; token: string; identity: RestoreSpec['identity'] } {
+    const id = newSandboxId();
+    const token = `token-of-${id}`;
+    this.#ids.add(id);
+    return { id, token, identity: identityOf(id, token) };
   }
 
   save(subject: Subject, hold: boolean, checkpointId: string = randomUUID(), lap?: Lap): Promise<CheckpointRef> {
@@ -113,7 +120,7 @@ export class Laboratory {
   }
 
   async restore(checkpoint: CheckpointRef, saved: Subject, { as = null, network = openNetwork, lap }: Wishes = {}, signal = AbortSignal.timeout(deadlineMs)): Promise<Subject> {
-    const { id, token, identity } = as === null ? someone() : { id: as.id, token: as.token, identity: identityOf(as.id, as.token) };
+    const { id, token, identity } = as === null ? this.someone() : { id: as.id, token: as.token, identity: identityOf(as.id, as.token) };
     this.#ids.add(id);
     const { limits } = this.host.templates.byDigest(checkpoint.template) ?? this.host.templates.find('base')!;
     const spec: RestoreSpec = { checkpoint, savedToken: saved.token, sameSandbox: as !== null, limits, identity, teamId: team, network, ...(lap === undefined ? {} : { lap }) };
@@ -163,12 +170,6 @@ function readCommand(pid: number): string[] {
 
 export function identityOf(id: SandboxId, token: string): RestoreSpec['identity'] {
   return { sandboxId: id, hostname: `sbx-${id.slice(0, 8)}`, agentToken: token, defaultUser: 'user', sudo: true, env: {} };
-}
-
-function someone(): { id: SandboxId; token: string; identity: RestoreSpec['identity'] } {
-  const id = newSandboxId();
-  const token = `token-of-${id}`;
-  return { id, token, identity: identityOf(id, token) };
 }
 
 /** Whether an error has this code and text. */

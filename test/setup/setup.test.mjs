@@ -21,6 +21,7 @@ async function artefacts(name, except) {
   for (const artefact of [
     'runsc/current.json',
     'agent/current.json',
+    'unpacker/current.json',
     ...['base', 'python', 'node'].map((template) => `templates/${template}/current.json`),
   ]) {
     if (artefact.startsWith(except)) continue;
@@ -126,7 +127,7 @@ test('an unknown command is refused with the ones there are', async () => {
 /** A repository of its own with a program in place of the server. */
 async function repositoryWith(program) {
   const directory = await mkdtemp(join(scratch, 'repository-'));
-  for (const part of ['scripts', 'templates', 'bin', 'agent', 'package.json', 'package-lock.json'])
+  for (const part of ['scripts', 'templates', 'bin', 'agent', 'unpacker', 'package.json', 'package-lock.json'])
     await cp(join(repository, part), join(directory, part), { recursive: true });
   await symlink(join(repository, 'node_modules'), join(directory, 'node_modules'));
   await mkdir(join(directory, 'src'));

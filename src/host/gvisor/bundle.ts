@@ -1,11 +1,10 @@
 import { availableParallelism } from 'node:os';
 import type { Limits } from '../../core/template.ts';
 import type { Artefact } from '../artefacts.ts';
-import type { Origin } from '../runtime.ts';
-import type { InstalledTemplate } from '../templates.ts';
+import type { GuestRoot, Origin } from '../runtime.ts';
 
 export interface BundleInput {
-  readonly template: InstalledTemplate;
+  readonly template: Pick<GuestRoot, 'digest' | 'rootfs' | 'env'>;
   readonly limits: Limits;
   readonly netns: string;
   /** Relative to each hierarchy's root, with a leading slash. */
@@ -56,7 +55,7 @@ export function bundleConfig({ template, limits, netns, cgroup, agent }: BundleI
       { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['ro'] },
       { destination: agentPath, type: 'bind', source: agent.path, options: ['ro', 'rbind'] },
     ],
-    annotations: { [templateMark]: template.digest, [agentMark]: agent.digest },
+    annotations: { ...(template.digest === null ? {} : { [templateMark]: template.digest }), [agentMark]: agent.digest },
     linux: {
       cgroupsPath: cgroup,
       namespaces: [{ type: 'pid' }, { type: 'ipc' }, { type: 'uts' }, { type: 'mount' }, { type: 'network', path: `/run/netns/${netns}` }],

@@ -13,6 +13,9 @@ const launcher = 'mount -t tmpfs -o size=4k,mode=0555 none /proc/sys/net && exec
 
 const errorLimit = 4096;
 
+/** Where what a guest writes goes: to an overlay on its slot's disk, or into its root itself. */
+export type RootWriting = 'overlay' | 'direct';
+
 export interface Deadline {
   readonly signal: AbortSignal;
   readonly deadlineMs: number;
@@ -53,12 +56,12 @@ export class Runsc {
   }
 
   /** Starts a guest in its slot: `run` or `restore`. The guest keeps the console it is given. Rejects with RunscError. */
-  async launch(slot: Slot, command: readonly string[], limits: Deadline): Promise<void> {
+  async launch(slot: Slot, command: readonly string[], limits: Deadline, written: RootWriting = 'overlay'): Promise<void> {
     const console = openSync(slot.console, constants.O_RDWR | constants.O_NONBLOCK);
     try {
       const args = [
         '--mount', '--propagation', 'slave', '--', '/bin/sh', '-c', launcher, 'runsc', this.#path,
-        '--root', this.#root, '--network=sandbox', '--platform=systrap', `--overlay2=root:dir=${slot.disk.mount}`,
+        '--root', this.#root, '--network=sandbox', '--platform=systrap', `--overlay2=${written === 'direct' ? 'none' : `root:dir=${slot.disk.mount}`}`,
         '--log', join(slot.dir, 'runsc.log'), '--panic-log', join(slot.dir, 'panic.log'), ...this.#flags, ...command,
       ];
       const env = { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin' };

@@ -10,9 +10,8 @@ import type { Artefact, Artefacts } from '../artefacts.ts';
 import { type Cgroup, type CgroupStats, type CgroupVersion, childCgroups, detectCgroupVersion, openCgroup } from '../cgroup.ts';
 import type { Instance } from '../instance.ts';
 import { bootId, isRunning, sendSignal, startTime } from '../process-table.ts';
-import type { Origin, PauseState, Runtime, RuntimeHandle, SavedGuest } from '../runtime.ts';
+import type { GuestRoot, Origin, PauseState, Runtime, RuntimeHandle, SavedGuest } from '../runtime.ts';
 import type { Slot } from '../slots.ts';
-import type { InstalledTemplate } from '../templates.ts';
 import { bundleConfig, hostMemoryLimit, originOf } from './bundle.ts';
 import { type Deadline, Runsc, RunscError } from './command.ts';
 import { Standstill } from './standstill.ts';
@@ -44,9 +43,9 @@ export class GvisorRuntime implements Runtime {
     return runtime;
   }
 
-  start(slot: Slot, template: InstalledTemplate, signal: AbortSignal): Promise<RuntimeHandle> {
+  start(slot: Slot, root: GuestRoot, signal: AbortSignal): Promise<RuntimeHandle> {
     const { agent } = this.#artefacts;
-    return this.#make(slot, { build: this.build, agent, template, limits: template.limits }, ['run'], { signal, deadlineMs: startDeadlineMs });
+    return this.#make(slot, { build: this.build, agent, template: root, limits: root.limits }, ['run'], { signal, deadlineMs: startDeadlineMs });
   }
 
   async restore(slot: Slot, saved: SavedGuest, signal: AbortSignal): Promise<RuntimeHandle> {
@@ -56,7 +55,7 @@ export class GvisorRuntime implements Runtime {
     return this.#make(slot, { build, agent, template, limits }, ['restore', '--image-path', saved.dir], { signal, deadlineMs: restoreDeadline(limits) });
   }
 
-  async #make(slot: Slot, from: { build: string; agent: Artefact; template: InstalledTemplate; limits: Limits }, [verb, ...options]: string[], deadline: Deadline): Promise<RuntimeHandle> {
+  async #make(slot: Slot, from: { build: string; agent: Artefact; template: GuestRoot; limits: Limits }, [verb, ...options]: string[], deadline: Deadline): Promise<RuntimeHandle> {
     const { signal } = deadline;
     signal.throwIfAborted();
     const container = `g${randomBytes(8).toString('hex')}`; // fixed length: no id is a prefix of another
@@ -67,7 +66,7 @@ export class GvisorRuntime implements Runtime {
     try {
       const runsc = await this.#runsc(from.build);
       if (verb === 'restore') this.#limitEarly(container, memoryLimit, launching.signal).catch(() => undefined); // set again below
-      await runsc.launch(slot, [verb!, '--detach', '--bundle', slot.bundle, '--pid-file', join(slot.dir, 'pid'), ...options, container], deadline);
+      await runsc.launch(slot, [verb!, '--detach', '--bundle', slot.bundle, '--pid-file', join(slot.dir, 'pid'), ...options, container], deadline, from.template.direct === true ? 'direct' : 'overlay');
       this.#cgroup(container).limitMemory(memoryLimit);
       const pid = Number(await readFile(join(slot.dir, 'pid'), 'utf8'));
       const pidStart = startTime(pid);

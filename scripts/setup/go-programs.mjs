@@ -6,7 +6,7 @@ import { SetupFailure } from './failure.mjs';
 import { readJson, writeJson } from './files.mjs';
 import { repository } from './places.mjs';
 
-/** Go's settings: a static binary from the sources in the tree, nothing fetched. Also for the agent's tests. */
+/** Go's settings: a static binary from the sources in the tree, nothing fetched. Also for their tests. */
 export function goEnvironment(places) {
   return {
     CGO_ENABLED: '0',
@@ -20,12 +20,23 @@ export function goEnvironment(places) {
   };
 }
 
-/** Builds the agent when its sources or the Go version changed. */
-export async function planAgent({ places, sources = join(repository, 'agent') }) {
-  const title = 'Building the agent';
+/** Process 1 of every sandbox. */
+export function planAgent({ places, sources = join(repository, 'agent') }) {
+  return planProgram({ name: 'agent', sources, home: places.agent, places });
+}
+
+/** What applies the layers of container images. */
+export function planUnpacker({ places, sources = join(repository, 'unpacker') }) {
+  return planProgram({ name: 'unpacker', sources, home: places.unpacker, places });
+}
+
+/** Builds a program when its sources or the Go version changed. */
+async function planProgram(program) {
+  const { name, sources, home } = program;
+  const step = { title: `Building the ${name}`, work: () => build(program) };
   // Go is among the packages of an earlier step; without it there can be no binary of this Go either.
-  if (!findCommand('go')) return [{ title, work: () => build(places, sources) }];
-  const current = await readJson(join(places.agent, 'current.json'));
+  if (!findCommand('go')) return [step];
+  const current = await readJson(join(home, 'current.json'));
   const sha = await sourcesHash(sources);
   if (
     current?.sha === sha &&
@@ -35,17 +46,17 @@ export async function planAgent({ places, sources = join(repository, 'agent') })
     ))
   )
     return [];
-  return [{ title, work: () => build(places, sources) }];
+  return [step];
 }
 
-async function build(places, sources) {
+async function build({ name, sources, home, places }) {
   const sha = await sourcesHash(sources);
   const version = sha.slice(0, 12);
-  const directory = join(places.agent, sha);
-  const path = join(directory, 'agent');
+  const directory = join(home, sha);
+  const path = join(directory, name);
   await mkdir(directory, { recursive: true, mode: 0o755 });
   await mkdir(places.cache, { recursive: true, mode: 0o700 });
-  const beside = join(directory, `.agent-${process.pid}`);
+  const beside = join(directory, `.${name}-${process.pid}`);
   try {
     const args = ['build', '-trimpath', '-ldflags', `-s -w -X main.version=${version}`, '-o', beside, '.'];
     await run('go', args, { cwd: sources, env: goEnvironment(places) });
@@ -53,14 +64,14 @@ async function build(places, sources) {
     await rename(beside, path);
   } catch (error) {
     if (!(error instanceof CommandFailure)) throw error;
-    throw new SetupFailure(`The agent in ${sources} does not build: correct what Go says above.`, {
+    throw new SetupFailure(`The ${name} in ${sources} does not build: correct what Go says above.`, {
       detail: error.output,
       cause: error,
     });
   } finally {
     await rm(beside, { force: true });
   }
-  await writeJson(join(places.agent, 'current.json'), { path, sha, version });
+  await writeJson(join(home, 'current.json'), { path, sha, version });
 }
 
 /** One hash over the sources (tests aside) and the Go that compiles them. */

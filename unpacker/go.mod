@@ -1,0 +1,3 @@
+module paddock/unpacker
+
+go 1.19
