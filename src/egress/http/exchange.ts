@@ -47,8 +47,14 @@ export interface Answer {
 /** Carries one request to its server and the answer back, through the stages. Never throws. */
 export async function serveExchange(front: Front, place: ExchangePlace): Promise<void> {
   const leave = place.enter();
-  await new Exchange(front, place).run();
-  leave();
+  try {
+    await new Exchange(front, place).run();
+  } catch {
+    // Not even a refusal could be said; one exchange is no reason to end all others.
+    front.abort();
+  } finally {
+    leave();
+  }
 }
 
 /** What a request turned out to be, as far as it was read before it was refused, if it was. */
@@ -112,6 +118,8 @@ class Exchange {
 
   async #converse(head: RequestHead, upstream: UpstreamExchange): Promise<void> {
     const upload = this.#upload(head, upstream);
+    // What nobody wants to read any more has to go somewhere.
+    upload.catch(() => this.#front.body?.resume());
     // The reply counts when the server gives up the body early, a refusal of the body when there is no reply yet.
     const failed = upload.then(
       () => upstream.reply,
@@ -130,14 +138,14 @@ class Exchange {
       },
     );
     await Promise.race([this.#download(head, reply), refused]);
-    // What the server does not want to read has to go somewhere.
-    upload.catch(() => this.#front.body?.resume());
   }
 
   async #upload(head: RequestHead, { sink }: UpstreamExchange): Promise<void> {
     if (this.#front.body === null) return;
     const filters = filtersOf(this.#judged.stages, (stage) => stage.requestBody?.(head));
     await passBody(this.#front.body, filters, sink, (size) => (this.#sent += size));
+    const length = headerValues(head.headers, 'content-length')[0];
+    if (length !== undefined && Number(length) !== this.#sent && filters.every((filter) => !filter.changes)) throw new Refusal(400, 'ambiguous_request', 'The body has not the length that the request says.');
     let trailers = passedOn(this.#front.trailers);
     for (const stage of this.#judged.stages) if (stage.requestTrailers !== undefined) trailers = [...stage.requestTrailers(trailers)];
     sink.end(trailers);

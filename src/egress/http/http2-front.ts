@@ -5,9 +5,10 @@ import { type ExchangePlace, serveExchange } from './exchange.ts';
 import type { BodySink, Front } from './front.ts';
 import { headerObject, headerValues, hasHeader, withoutHeaders } from './headers.ts';
 import { drained, longestHead } from './http1-upstream.ts';
+import { sendTrailers } from './http2-upstream.ts';
 
 const idleMs = 120_000;
-const cancelled = 8;
+const internalError = 2;
 
 /** Limits of one guest's connection. Floods of resets and of continuations end it: the library counts them. */
 const options = {
@@ -16,6 +17,7 @@ const options = {
   maxHeaderListPairs: 256,
   maxOutstandingPings: 10,
   maxSettings: 32,
+  strictSingleValueFields: false, // many servers send some of them twice
   streamResetBurst: 200,
   streamResetRate: 50,
 };
@@ -59,15 +61,17 @@ class Http2Front implements Front {
   }
 
   continue(): void {
-    if (!this.begun && !this.#stream.destroyed) this.#stream.additionalHeaders({ ':status': 100 });
+    if (!this.begun && !this.#stream.destroyed && !this.#stream.closed) this.#stream.additionalHeaders({ ':status': 100 });
   }
 
   begin({ status, headers }: ResponseHead, bodyless: boolean): BodySink {
     const stream = this.#stream;
-    this.begun = true;
+    // Node's own check comes too late for another answer.
+    if (!(status >= 200 && status <= 599)) throw Object.assign(new Error('no status of an answer'), { code: 'ERR_HTTP2_STATUS_INVALID' });
     let trailing: readonly string[] = [];
-    stream.on('wantTrailers', () => stream.sendTrailers(headerObject(trailing)));
+    stream.on('wantTrailers', () => sendTrailers(stream, trailing));
     stream.respond({ ':status': status, ...headerObject(withoutHeaders(headers, (name) => name === 'connection')) }, { endStream: bodyless, waitForTrailers: !bodyless, sendDate: false } as never);
+    this.begun = true;
     return {
       write: (chunk) => stream.write(chunk),
       drained: () => drained(stream),
@@ -79,7 +83,7 @@ class Http2Front implements Front {
   }
 
   abort(): void {
-    this.#stream.close(cancelled);
+    this.#stream.close(internalError);
   }
 }
 

@@ -1,13 +1,22 @@
-import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders, OutgoingHttpHeaders } from 'node:http2';
+import type { ClientHttp2Session, ClientHttp2Stream, Http2Stream, IncomingHttpHeaders, OutgoingHttpHeaders } from 'node:http2';
 import type { RequestHead } from '../pipeline/stage.ts';
 import type { UpstreamExchange, UpstreamReply } from './front.ts';
 import { headerObject, headerValues, passedOn, withoutHeaders } from './headers.ts';
 import { drained } from './http1-upstream.ts';
 
-const [refusedStream, cancelled] = [7, 8];
+const [internalError, refusedStream, cancelled] = [2, 7, 8];
 
 /** The server has not looked at the request. */
 export class RefusedStream extends Error {}
+
+/** Ends a stream with trailers, or as broken off when the other side has sent some that cannot be passed on. */
+export function sendTrailers(stream: Http2Stream, trailers: readonly string[]): void {
+  try {
+    stream.sendTrailers(headerObject(trailers));
+  } catch {
+    stream.close(internalError);
+  }
+}
 
 /** One exchange over HTTP/2. */
 export function sendHttp2(session: ClientHttp2Session, head: RequestHead, hasBody: boolean, onContinue: () => void): UpstreamExchange {
@@ -27,7 +36,7 @@ export function sendHttp2(session: ClientHttp2Session, head: RequestHead, hasBod
   let sending: readonly string[] = [];
   stream.on('continue', onContinue);
   stream.on('trailers', (_, __, raw?: string[]) => (trailing = raw ?? []));
-  stream.on('wantTrailers', () => stream.sendTrailers(headerObject(sending)));
+  stream.on('wantTrailers', () => sendTrailers(stream, sending));
   stream.on('response', ((parsed: IncomingHttpHeaders & { ':status'?: number }, _: number, raw: string[]) =>
     replied.resolve({
       head: { status: parsed[':status'] ?? 502, reason: '', headers: passedOn(raw) },

@@ -2,11 +2,11 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import type { Connection } from '../connection.ts';
-import type { BodyFilter, ResponseHead, Stage } from '../pipeline/stage.ts';
+import { Refusal, type BodyFilter, type ResponseHead, type Stage } from '../pipeline/stage.ts';
 import { pump } from '../splice.ts';
 import { type Answer, type ExchangePlace, JudgedRequest } from './exchange.ts';
 import type { BodySink } from './front.ts';
-import { headerPairs } from './headers.ts';
+import { hasHeader, headerPairs, headerValues } from './headers.ts';
 import { openHttp1, replyOf } from './http1-upstream.ts';
 import { endWith } from './blocked-page.ts';
 import { formatAddress } from '../../core/network/addresses.ts';
@@ -35,6 +35,10 @@ export async function serveUpgrade({ request, client, head }: UpgradeRequest, co
   const refuse = (reason: unknown): void => {
     if (!client.destroyed) record(place.refuse(answer, judged.destination, reason), null);
   };
+  if (hasHeader(request.rawHeaders, 'transfer-encoding') || headerValues(request.rawHeaders, 'content-length').some((length) => length !== '0')) {
+    // A server that does not change the protocol would take what comes next for the body.
+    return refuse(new Refusal(400, 'ambiguous_request', 'A request to change the protocol must not have a body.'));
+  }
   client.on('error', () => {});
   try {
     const sent = await judged.head(front, place);
@@ -73,6 +77,7 @@ export async function serveUpgrade({ request, client, head }: UpgradeRequest, co
   } catch (reason) {
     refuse(reason);
   }
+  return undefined;
 }
 
 function clean(head: ResponseHead, stages: readonly Stage[]): ResponseHead {

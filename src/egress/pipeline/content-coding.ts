@@ -39,6 +39,7 @@ function chained(from: Readable, to: Transform): Transform {
   from.on('close', () => {
     if (!from.readableEnded) to.destroy(new Error('the body ended before its end'));
   });
+  to.on('error', () => {}); // whoever reads it is told, if anybody still does
   to.on('close', () => from.destroy());
   return from.pipe(to);
 }

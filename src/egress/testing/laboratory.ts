@@ -104,7 +104,7 @@ export class Laboratory {
       dnsUpstreams: [this.host(53)],
       ...this.#settings,
     };
-    this.proxy = spawn(process.execPath, [join(here, '../main.ts'), JSON.stringify(settings)], { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.proxy = spawn(process.execPath, ['--max-semi-space-size=1', join(here, '../main.ts'), JSON.stringify(settings)], { stdio: ['ignore', 'pipe', 'pipe'] });
     this.proxy.stderr!.on('data', (data: Buffer) => (this.proxyErrors += data.toString()));
     const [line] = (await Promise.race([once(this.proxy.stdout!, 'data'), once(this.proxy, 'exit')])) as [Buffer | number];
     if (!Buffer.isBuffer(line)) throw new Error(`the egress proxy did not start: ${this.proxyErrors}`);

@@ -82,7 +82,7 @@ export class SecretWorld {
       `return new Promise((resolve) => {
         const session = http2.connect('https://' + args.host, { ca: args.ca, lookup }); session.on('error', (e) => resolve({ error: e.code }));
         const stream = session.request({ ':path': '/', ...args.headers }, { endStream: args.body === null }); let got = '', head, trailers;
-        stream.on('response', (h) => head = h).on('trailers', (t) => trailers = t).on('data', (d) => got += d).on('error', (e) => resolve({ error: e.code }))
+        stream.on('response', (h) => head = h).on('trailers', (t) => trailers = t).on('data', (d) => got += d).on('error', (e) => resolve({ error: e.code })).on('close', () => resolve({ error: 'closed ' + stream.rstCode }))
           .on('end', () => { session.close(); resolve({ status: head?.[':status'], headers: head, trailers, body: got }); });
         if (args.body !== null) stream.end(args.body);
       })`,

@@ -19,6 +19,7 @@ import { pump } from '../splice.ts';
 import { Origin, type OriginPlaces } from './origin.ts';
 
 const handshakeMs = 15_000;
+const idleMs = 120_000;
 const mostOrigins = 512;
 const mostExchanges = 512;
 const serverFirstMs = 300;
@@ -66,6 +67,7 @@ export class Interception {
     origin.warm(protocols?.includes('h2') === true);
     const context = await inspector.certificates.contextFor(hostOf(destination));
     if (client.destroyed) return undefined;
+    client.allowHalfOpen = false; // in TLS an end is the end of both
     const socket = new TLSSocket(client, { isServer: true, secureContext: context, ALPNProtocols: webProtocols });
     socket.on('error', () => {}); // 'close' follows
     const timer = setTimeout(() => client.destroy(), handshakeMs);
@@ -79,11 +81,26 @@ export class Interception {
       (socket as { secureConnecting?: boolean }).secureConnecting = false;
       const place = new InterceptedPlace(connection, origin, this.#record(guest));
       connection.intercepted(() => origin.reached, destination);
-      if (socket.alpnProtocol === 'h2') serveHttp2(socket, place);
-      else if (protocols !== null) this.#http1.serve(socket, place);
-      else void this.#serveUnsaid(socket, place);
+      try {
+        if (socket.alpnProtocol === 'h2') serveHttp2(socket, place);
+        else (protocols === null ? this.#serveUnsaid(socket, place) : this.#serveHttp1(socket, place)).catch(() => client.destroy());
+      } catch {
+        client.destroy(); // it has gone meanwhile
+      }
     });
     return undefined;
+  }
+
+  /** From the first byte on: a connection may be opened long before it is used. */
+  async #serveHttp1(socket: TLSSocket, place: InterceptedPlace): Promise<void> {
+    socket.setTimeout(idleMs, () => socket.destroy());
+    const opening = await readOpening(socket);
+    socket.setTimeout(0);
+    if (socket.destroyed) return;
+    if (opening.kind === 'broken') {
+      place.onMalformed();
+      socket.destroy();
+    } else this.#http1.serve(socket, place);
   }
 
   /** A client that does not say what it speaks. What is not HTTP goes on as it is, to a server that was verified all the same. */

@@ -106,6 +106,7 @@ export class Origin {
         createConnection: () => socket,
         settings: { enablePush: false, initialWindowSize: 1 << 20, maxHeaderListSize: 65_536 },
         maxSessionMemory: 32,
+        ...({ strictSingleValueFields: false } as object),
       });
       session.on('error', () => {});
       session.on('close', () => (this.#session = null));
@@ -154,6 +155,7 @@ export class Origin {
     const name = this.destination.name;
     const host = name ?? formatAddress(this.destination.address ?? 0);
     dialled.socket.allowHalfOpen = false;
+    dialled.socket.on('error', () => {}); // TLS over it is told
     const socket = connectTls({
       socket: dialled.socket,
       ...(name === null ? { host } : { servername: name }),
