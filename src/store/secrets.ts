@@ -67,18 +67,21 @@ export class SqlSecrets implements SecretStore {
 
   /** What the value is sealed for names the rules, so that nobody widens them in the row. */
   async replaceRules(teamId: TeamId, id: SecretId, rules: readonly SecretRule[], at: number): Promise<Secret | null> {
-    return this.#change(teamId, id, (row) => {
+    return this.#change(teamId, id, (row, value) => {
       const text = JSON.stringify(rules);
-      return { rules: text, value_sealed: this.#sealer.seal(valueOf({ ...row, rules: text }), this.#sealer.open(valueOf(row), row.value_sealed ?? '')), updated_at: at };
+      return { rules: text, value_sealed: this.#sealer.seal(valueOf({ ...row, rules: text }), value), updated_at: at };
     });
   }
 
-  async #change(teamId: TeamId, id: SecretId, changes: (row: SecretRow) => Partial<SecretRow>): Promise<Secret | null> {
+  /** What is sealed must open first: a row whose hosts were altered would get their owner's new value otherwise. */
+  async #change(teamId: TeamId, id: SecretId, changes: (row: SecretRow, value: string) => Partial<SecretRow>): Promise<Secret | null> {
     return stored('change the secret', () =>
       this.#db.transaction().execute(async (work) => {
         const row = await work.selectFrom('secrets').selectAll().where('team_id', '=', teamId).where('deleted_at', 'is', null).where('id', '=', id).executeTakeFirst();
         if (row === undefined) return null;
-        return fromRow(await work.updateTable('secrets').set(changes(row)).where('id', '=', id).returningAll().executeTakeFirstOrThrow());
+        const { value, fault } = this.#open(row);
+        if (value === null) throw new PaddockError('unprocessable', `the secret cannot be changed: ${fault ?? 'it has no value'}. Delete it and store it again`);
+        return fromRow(await work.updateTable('secrets').set(changes(row, value)).where('id', '=', id).returningAll().executeTakeFirstOrThrow());
       }),
     );
   }
@@ -158,7 +161,7 @@ function fromRow(row: SecretRow): Secret {
     environment: row.environment,
     name: row.name,
     provider: row.provider,
-    rules: frozenJson<Secret['rules']>(row.rules),
+    rules: rulesOf(row.rules),
     createdAt: row.created_at,
     updatedAt: row.updated_at,
     rotatedAt: row.rotated_at,
@@ -166,4 +169,14 @@ function fromRow(row: SecretRow): Secret {
     lastUsedAt: row.last_used_at,
     deletedAt: row.deleted_at,
   });
+}
+
+/** None where the text was damaged: its value does not open either, and the others can be listed. */
+function rulesOf(text: string): Secret['rules'] {
+  try {
+    const rules = frozenJson<unknown>(text);
+    return Array.isArray(rules) ? (rules as SecretRule[]) : [];
+  } catch {
+    return [];
+  }
 }

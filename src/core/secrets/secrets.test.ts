@@ -189,6 +189,15 @@ describe('attacks on secrets', () => {
     await server.events.flush();
     const told = (await server.store.events.list(sandbox.teamId, sandbox.id, 100)).filter(({ name }) => name === 'secret_unreadable_failed');
     assert.equal(told.length, 3);
+    // A new value must not be sealed for the attacker's hosts.
+    const altered = await server.secrets.named(server.principal, 'prod', 'A');
+    await assert.rejects(server.secrets.rotate(server.principal, altered.id, 'another value'), { code: 'unprocessable', message: /^the secret cannot be changed: .* Delete it and store it again$/ });
+    await assert.rejects(server.secrets.replaceRules(server.principal, altered.id, [rule]), { code: 'unprocessable' });
+    assert.ok(!Object.values(armed(server, sandbox)).includes('another value'));
+    const damaged = new Database(join(server.directory, 'paddock.db'));
+    damaged.prepare("update secrets set rules = '{' where name = 'A'").run();
+    damaged.close();
+    assert.equal((await server.secrets.list(server.principal)).items.length, 4);
     const healthy = await server.create(wants('D'));
     assert.deepEqual(Object.values(armed(server, healthy)), ['value of D']);
   });
