@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { Kysely } from 'kysely';
 import type { AuthorityId } from '../core/ids.ts';
 import type { Authority } from '../core/secrets/secret.ts';
@@ -22,7 +23,7 @@ export class SqlAuthorities implements AuthorityStore {
   async find(id: AuthorityId): Promise<Authority | null> {
     const row = await stored('read the certificate authority', () => this.#db.selectFrom('authorities').selectAll().where('id', '=', id).executeTakeFirst());
     if (row === undefined) return null;
-    return Object.freeze({ id, certificate: row.certificate, privateKey: this.#sealer.open(keyOf(row.id), row.key_sealed), createdAt: row.created_at });
+    return Object.freeze({ id, certificate: row.certificate, privateKey: this.#sealer.open(keyOf(row), row.key_sealed), createdAt: row.created_at });
   }
 
   async purge(createdBefore: number): Promise<number> {
@@ -41,9 +42,10 @@ export class SqlAuthorities implements AuthorityStore {
 /** An authority as its row, also for whoever writes it together with its sandbox. */
 export function authorityRow(authority: Authority, sealer: Sealer): AuthorityRow {
   const { id, certificate, privateKey, createdAt } = authority;
-  return { id, certificate, key_sealed: sealer.seal(keyOf(id), privateKey), created_at: createdAt };
+  return { id, certificate, key_sealed: sealer.seal(keyOf({ id, certificate }), privateKey), created_at: createdAt };
 }
 
-export function keyOf(id: string): string {
-  return `authorities/${id}/key`;
+/** The certificate is part of the place: guests are told to trust it, so it must be the one of the key. */
+export function keyOf({ id, certificate }: Pick<AuthorityRow, 'id' | 'certificate'>): string {
+  return `authorities/${id}/key/${createHash('sha256').update(certificate).digest('hex')}`;
 }

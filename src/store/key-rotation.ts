@@ -63,8 +63,8 @@ async function sealAll(work: Transaction<Schema>, old: Sealer, next: Sealer, dam
   for (const row of await work.selectFrom('secret_bindings').selectAll().execute()) {
     await work.updateTable('secret_bindings').set({ stand_in_sealed: again(standInOf(row), row.stand_in_sealed) }).where('id', '=', row.id).execute();
   }
-  for (const row of await work.selectFrom('authorities').select(['id', 'key_sealed']).execute()) {
-    await work.updateTable('authorities').set({ key_sealed: again(keyOf(row.id), row.key_sealed) }).where('id', '=', row.id).execute();
+  for (const row of await work.selectFrom('authorities').selectAll().execute()) {
+    await work.updateTable('authorities').set({ key_sealed: again(keyOf(row), row.key_sealed) }).where('id', '=', row.id).execute();
   }
   await work.updateTable('store_facts').set({ value: next.keyId }).where('name', '=', 'master_key_id').execute();
   const root = old.sealRootWith(next);

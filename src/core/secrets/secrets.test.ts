@@ -202,6 +202,22 @@ describe('attacks on secrets', () => {
     assert.deepEqual(Object.values(armed(server, healthy)), ['value of D']);
   });
 
+  it('a certificate that was put in the place of a sandbox’s own in the database is not trusted', async () => {
+    await using server = await Server.start();
+    await server.secrets.create(server.principal, key());
+    const sandbox = await server.create(wants('KEY'));
+    await server.sandboxes.pause(server.principal, { id: sandbox.id });
+    await until('the guest is let go', () => !server.host.guests.has(sandbox.id));
+    const raw = new Database(join(server.directory, 'paddock.db'));
+    raw.prepare("update authorities set certificate = 'of the attacker'").run();
+    raw.close();
+    await server.sandboxes.resume(server.principal, { id: sandbox.id });
+    assert.equal(server.host.identities.get(sandbox.id)?.certificate, null);
+    assert.equal(server.host.inspections.get(sandbox.id), null); // nothing is opened, so no value goes out
+    await server.events.flush();
+    assert.equal((await server.store.events.search(sandbox.teamId, { categories: ['admin'], text: 'authority_unreadable', descending: true, limit: 9, offset: 0 })).total > 0, true);
+  });
+
   it('a secret that is revoked while a sandbox is created or resumed is not in force afterwards', async () => {
     await using server = await Server.start();
     const first = await server.secrets.create(server.principal, key());
