@@ -30,6 +30,7 @@ export interface Config {
   readonly volumes: { readonly max: number; readonly mb: number };
   /** Of a team. */
   readonly maxSecrets: number;
+  readonly templates: TemplateConfig;
   readonly subnet: Subnet | null;
   readonly egress: EgressSettings;
   readonly images: ImageSettings;
@@ -46,6 +47,25 @@ export interface EgressSettings {
   readonly upstreamProxy: string | null;
   /** PEM file with certificates that an upstream proxy over https may have besides those of known authorities. */
   readonly extraCaFile: string | null;
+}
+
+/** What teams may build, and how. */
+export interface TemplateConfig {
+  /** Of a team. */
+  readonly max: number;
+  readonly maxVcpus: number;
+  readonly maxMemoryMb: number;
+  readonly maxDiskMb: number;
+  readonly maxImageMb: number;
+  readonly buildsAtOnce: number;
+  readonly buildsPerTeam: number;
+  readonly buildSeconds: number;
+  /** Outbound rules; empty: everything that a sandbox without rules may reach. */
+  readonly allowOut: readonly string[];
+  /** What to take instead of an image of that name. */
+  readonly imageAliases: Readonly<Record<string, string>>;
+  /** JSON file: registry → username and password. */
+  readonly registryLoginsFile: string | null;
 }
 
 /** Where images of templates may come from, besides the registries of the internet. */
@@ -119,6 +139,17 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_MAX_VOLUMES', default: '100', meaning: 'Volumes that a team may have.' },
   { name: 'PADDOCK_MAX_VOLUME_MB', default: '4096', meaning: 'MiB that the files of one volume may take, and that an archive for one may have.' },
   { name: 'PADDOCK_MAX_SECRETS', default: '1000', meaning: 'Secrets that a team may have.' },
+  { name: 'PADDOCK_MAX_TEMPLATES', default: '50', meaning: 'Templates that a team may have.' },
+  { name: 'PADDOCK_MAX_TEMPLATE_VCPUS', default: '10', meaning: 'Virtual CPUs that a template may give its sandboxes.' },
+  { name: 'PADDOCK_MAX_TEMPLATE_MEMORY_MB', default: '20480', meaning: 'MiB of memory that a template may give its sandboxes.' },
+  { name: 'PADDOCK_MAX_TEMPLATE_DISK_MB', default: '102400', meaning: 'MiB of disk that a template may give its sandboxes.' },
+  { name: 'PADDOCK_MAX_IMAGE_MB', default: '10240', meaning: 'MiB that an image which a template is built from may have, unpacked.' },
+  { name: 'PADDOCK_BUILDS', default: '2', meaning: 'Builds of templates that run at the same time; others wait.' },
+  { name: 'PADDOCK_TEAM_BUILDS', default: '5', meaning: 'Builds of one team that run or wait; one more is refused with 429.' },
+  { name: 'PADDOCK_BUILD_TIMEOUT', default: '1800', meaning: 'Seconds that a build may take, from 10 to 86400.' },
+  { name: 'PADDOCK_BUILD_ALLOW_OUT', default: '', meaning: 'What the steps of builds may reach, as in allow_out of a sandbox, several with commas. Without it, what a sandbox without rules may.' },
+  { name: 'PADDOCK_IMAGE_ALIASES', default: '', meaning: 'What to build from when an image of that name is asked for: ubuntu:22.04=base,python:3.11=python, built-in templates or other images, also paths such as oci:/srv/images/x.' },
+  { name: 'PADDOCK_REGISTRY_LOGINS', default: '', meaning: 'JSON file with logins of registries: {"registry.example.com": {"username": "…", "password": "…"}}; Docker Hub is docker.io.' },
   { name: 'PADDOCK_SUBNET', default: '', meaning: 'IPv4 network for the addresses of sandboxes, from /16 to /20. Without it a free one is chosen.' },
   { name: 'PADDOCK_DNS_UPSTREAM', default: 'those of the machine', meaning: 'Name servers that the names sandboxes ask for are resolved by: address or address:port, several with commas.' },
   { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes, and to registries of images, leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
@@ -184,6 +215,19 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       mb: parseInteger('PADDOCK_MAX_VOLUME_MB', read('PADDOCK_MAX_VOLUME_MB') ?? '4096', 1, 1_048_576),
     }),
     maxSecrets: parseInteger('PADDOCK_MAX_SECRETS', read('PADDOCK_MAX_SECRETS') ?? '1000', 0, 10_000),
+    templates: Object.freeze({
+      max: parseInteger('PADDOCK_MAX_TEMPLATES', read('PADDOCK_MAX_TEMPLATES') ?? '50', 0, 10_000),
+      maxVcpus: parseInteger('PADDOCK_MAX_TEMPLATE_VCPUS', read('PADDOCK_MAX_TEMPLATE_VCPUS') ?? '10', 1, 256),
+      maxMemoryMb: parseInteger('PADDOCK_MAX_TEMPLATE_MEMORY_MB', read('PADDOCK_MAX_TEMPLATE_MEMORY_MB') ?? '20480', 128, 16_777_216),
+      maxDiskMb: parseInteger('PADDOCK_MAX_TEMPLATE_DISK_MB', read('PADDOCK_MAX_TEMPLATE_DISK_MB') ?? '102400', 128, 16_777_216),
+      maxImageMb: parseInteger('PADDOCK_MAX_IMAGE_MB', read('PADDOCK_MAX_IMAGE_MB') ?? '10240', 1, 1_048_576),
+      buildsAtOnce: parseInteger('PADDOCK_BUILDS', read('PADDOCK_BUILDS') ?? '2', 1, 64),
+      buildsPerTeam: parseInteger('PADDOCK_TEAM_BUILDS', read('PADDOCK_TEAM_BUILDS') ?? '5', 1, 1000),
+      buildSeconds: parseInteger('PADDOCK_BUILD_TIMEOUT', read('PADDOCK_BUILD_TIMEOUT') ?? '1800', 10, 86_400),
+      allowOut: Object.freeze((read('PADDOCK_BUILD_ALLOW_OUT') ?? '').split(',').map((each) => each.trim()).filter((each) => each !== '')),
+      imageAliases: parseAliases(read('PADDOCK_IMAGE_ALIASES')),
+      registryLoginsFile: parseFile('PADDOCK_REGISTRY_LOGINS', read('PADDOCK_REGISTRY_LOGINS')),
+    }),
     subnet: parseSubnet(read('PADDOCK_SUBNET')),
     egress: Object.freeze({
       dnsUpstreams: parseNameServers(read('PADDOCK_DNS_UPSTREAM')),
@@ -282,6 +326,19 @@ function parseProxy(text: string | null): string | null {
     throw new ConfigError('PADDOCK_UPSTREAM_PROXY', 'must be http://host:port or https://host:port, with user:password@ before the host if the proxy wants them.');
   }
   return url.href;
+}
+
+function parseAliases(text: string | null): Readonly<Record<string, string>> {
+  const pairs = (text ?? '').split(',').map((each) => each.trim()).filter((each) => each !== '');
+  return Object.freeze(
+    Object.fromEntries(
+      pairs.map((pair) => {
+        const [, name, target] = /^([^\s=]+)=(\S+)$/.exec(pair) ?? [];
+        if (name === undefined || target === undefined) throw new ConfigError('PADDOCK_IMAGE_ALIASES', `must be image=template with commas between them, such as ubuntu:22.04=base, but has "${pair}".`);
+        return [name, target];
+      }),
+    ),
+  );
 }
 
 function parseRegistries(text: string | null): readonly Endpoint[] {

@@ -5,7 +5,7 @@ import { openServices } from './services.ts';
 
 /**
  * Removes what belongs to no sandbox: guests, links, mounts and files that a crash has left, and the records of sandboxes that
- * ended long ago. A running server does the same at its start and from time to time, so this needs it stopped.
+ * ended long ago, and what builds of templates have left. A running server does the same at its start and from time to time, so this needs it stopped.
  */
 export async function gc(config: Config): Promise<number> {
   ensureDataDir(config.dataDir);
@@ -13,8 +13,10 @@ export async function gc(config: Config): Promise<number> {
   const { log, flush } = openLog('warn');
   try {
     const services = await openServices({ ...config, warmGuests: 0 }, log);
+    const freed = await services.ownTemplates.collect();
     await services.close();
     process.stdout.write(`Nothing is left in ${config.dataDir} that belongs to no sandbox.\n`);
+    if (freed > 0) process.stdout.write(`Layers of builds that no template has were removed: ${Math.ceil(freed / 1_048_576)} MiB.\n`);
     return 0;
   } finally {
     flush();

@@ -20,7 +20,12 @@ export function helpText(): string {
   paddock policy explain SANDBOX TARGET
                                 the same with the rules of a sandbox
   paddock gateway superserve    bring the Superserve SDKs, which always go to a public host, to this server; needs no privileges
-  paddock gc                    remove what a crash has left; with the server stopped
+  paddock templates list        the templates there are
+  paddock templates build NAME (--file DOCKERFILE | --from IMAGE_OR_TEMPLATE [--run LINE]…)
+                                build one and show its log; more options without arguments
+  paddock templates logs NAME   the log of its last build, to its end
+  paddock templates delete NAME
+  paddock gc                    remove what a crash has left, and layers of builds that no template has; with the server stopped
   paddock version
   paddock help
 

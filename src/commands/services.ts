@@ -15,6 +15,8 @@ import { SecretBindings } from '../core/secrets/bindings.ts';
 import { Secrets } from '../core/secrets/secrets.ts';
 import { logSecretUses } from '../core/secrets/use-log.ts';
 import { defaultSettings, type CoreSettings } from '../core/settings.ts';
+import { TemplateShelf } from '../core/templates/shelf.ts';
+import { Templates } from '../core/templates/templates.ts';
 import { Tokens } from '../core/tokens.ts';
 import { VolumeAttachments } from '../core/volume-attachments.ts';
 import { VolumeCaptures } from '../core/volume-captures.ts';
@@ -30,6 +32,7 @@ import { LocalVolumes } from '../host/volumes/storage.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
 import { naming } from '../server.ts';
 import { dataFiles, storeFiles } from './data-dir.ts';
+import { templateSettings } from './template-settings.ts';
 
 /** Everything behind the wires, started. Holds the data directory of its config: claim that first. */
 export interface Services {
@@ -43,6 +46,8 @@ export interface Services {
   readonly networks: Networks;
   readonly ports: Ports;
   readonly previews: Previews;
+  readonly shelf: TemplateShelf;
+  readonly ownTemplates: Templates;
   readonly volumes: Volumes;
   readonly secrets: Secrets;
   readonly secretAttachments: SecretAttachments;
@@ -69,6 +74,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
   try {
     const clock = systemClock;
     const settings = coreSettings(config);
+    const ofTemplates = templateSettings(config.templates);
     const host = await openHost({
       dataDir: config.dataDir,
       artefactsDir: config.artefactsDir,
@@ -88,11 +94,12 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
     const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes), clock, events, settings });
     await volumes.start();
+    const shelf = new TemplateShelf(store.templates, host.templates);
     const authorities = new Authorities({ maker: certificateMaker, clock });
     authorities.keepReady();
     undo.push(async () => authorities.stop());
     const bindings = new SecretBindings({ store, clock, events, authorities });
-    const sandboxes = new Sandboxes({ store, host, templates: host.templates, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(volumes) });
+    const sandboxes = new Sandboxes({ store, host, templates: host.templates, shelf, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(volumes) });
     const { arming } = sandboxes;
     const secrets = new Secrets({ store, clock, events, settings, arming });
     const secretAttachments = new SecretAttachments({ store, clock, events, bindings, arming, find: (principal, ref) => sandboxes.get(principal, ref) });
@@ -100,6 +107,11 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     const networks = new Networks({ sandboxes, store, host, clock, events, settings });
     await sandboxes.start();
     undo.push(() => sandboxes.stop());
+    const report = (err: Error): void => log.warn({ err }, 'what templates no longer need could not be removed; it is tried again');
+    const ownTemplates = new Templates({ store, host, buildHost: host, shelf, clock, tokens, events, settings: ofTemplates, report });
+    sandboxes.onEnd((_id, { template }) => ownTemplates.ended(template));
+    await ownTemplates.start();
+    undo.push(() => ownTemplates.stop());
     const processes = new Processes({ sandboxes, store, clock, settings, events });
     await processes.start();
     undo.push(async () => processes.stop());
@@ -114,6 +126,8 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       networks,
       ports: new Ports({ sandboxes }),
       previews: new Previews({ sandboxes, store, events }),
+      shelf,
+      ownTemplates,
       volumes,
       secrets,
       secretAttachments,

@@ -2,7 +2,7 @@ import { abandoned } from './abandoned.ts';
 import type { Admission } from './admission.ts';
 import type { Birth, Births } from './births.ts';
 import type { Clock } from './clock.ts';
-import { assertCreatable, chooseTemplate, type CreateSandbox } from './create-input.ts';
+import { assertCreatable, type CreateSandbox } from './create-input.ts';
 import type { Deadlines } from './deadlines.ts';
 import type { Endings } from './endings.ts';
 import { PaddockError } from './errors.ts';
@@ -16,15 +16,18 @@ import type { Principal } from './principal.ts';
 import { unborn, type Sandbox } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
 import type { Store } from './store.ts';
-import type { Template, TemplateCatalog } from './template.ts';
 import type { Arming } from './secrets/arming.ts';
 import type { Endowment, Equipment, SecretBindings, WantedSecret } from './secrets/bindings.ts';
+import type { Template } from './template.ts';
+import type { Chosen, TemplateShelf } from './templates/shelf.ts';
+import type { Tokens } from './tokens.ts';
 import type { VolumeAttachments } from './volume-attachments.ts';
 
 export interface CreationDeps {
   readonly store: Store;
   readonly host: Host;
-  readonly templates: TemplateCatalog;
+  readonly shelf: TemplateShelf;
+  readonly tokens: Tokens;
   readonly clock: Clock;
   readonly identities: Identities;
   readonly settings: CoreSettings;
@@ -59,19 +62,19 @@ export class Creation {
   }
 
   async create(principal: Principal, input: CreateSandbox, signal: AbortSignal): Promise<Sandbox> {
-    const { settings, templates, bindings } = this.#deps;
+    const { settings, shelf, bindings } = this.#deps;
     assertCreatable(input, settings);
     const wanted = await bindings.wanted(principal, input.secrets?.bindings ?? [], input.envs, input.secrets?.field ?? 'secrets');
-    const chosen = chooseTemplate(input.templateName, templates, settings);
+    using chosen = await shelf.choose(principal.teamId, input.templateName, settings);
     const fill = await this.#deps.volumes.prepare(principal, input.policy?.volumes ?? []);
     const boot: GuestMaker = async (unborn, equipment, aborted) => {
-      const guest = await this.#deps.host.provision(this.#specOf(unborn, equipment, chosen.template, input.lap), aborted);
+      const guest = await this.#guestOf(unborn, equipment, chosen, aborted, input.lap);
       if (fill === null) return guest;
       await fill(this.#deps.host.guest(unborn.id).files, aborted);
       input.lap?.('volumes');
       return guest;
     };
-    return this.bear(() => this.#unborn(principal, input, chosen, wanted), boot, signal, input.lap);
+    return await this.bear(() => this.#unborn(principal, input, chosen, wanted), boot, signal, input.lap);
   }
 
   /** Makes a sandbox that `unborn` describes, with the guest that `make` makes. */
@@ -84,7 +87,7 @@ export class Creation {
     throw new PaddockError('internal', 'no free short id was found; try again');
   }
 
-  async #unborn(principal: Principal, input: CreateSandbox, chosen: { template: Template; id: string; name: string }, wanted: readonly WantedSecret[]): Promise<Newborn> {
+  async #unborn(principal: Principal, input: CreateSandbox, chosen: Chosen, wanted: readonly WantedSecret[]): Promise<Newborn> {
     const id = newSandboxId();
     const endowment = await this.#deps.bindings.endow(id, principal.teamId, wanted, null);
     const sandbox: Sandbox = Object.freeze({
@@ -94,9 +97,9 @@ export class Creation {
       teamId: principal.teamId,
       wire: input.wire,
       name: input.name ?? '',
-      template: Object.freeze({ id: chosen.id, name: chosen.name, digest: chosen.template.digest }),
+      template: chosen.named,
       limits: chosen.template.limits,
-      defaultUser: input.defaultUser,
+      defaultUser: chosen.user ?? input.defaultUser,
       metadata: input.metadata,
       envs: input.envs,
       lifecycle: input.lifecycle,
@@ -172,6 +175,17 @@ export class Creation {
     signal.throwIfAborted();
     if (running === null) throw new PaddockError('conflict', 'the sandbox was ended while it was being created');
     return running;
+  }
+
+  /** An empty guest, or the one in which the template's start command runs. */
+  async #guestOf(unborn: Sandbox, equipment: Equipment, { template, start }: Chosen, signal: AbortSignal, lap?: Lap): Promise<GuestRef> {
+    const { host, tokens } = this.#deps;
+    const spec = this.#specOf(unborn, equipment, template, lap);
+    if (start === null) return host.provision(spec, signal);
+    const { checkpoint, sandboxId } = start;
+    await host.assertRoom(checkpoint.memoryBytes);
+    const { template: _booted, ...rest } = spec;
+    return host.restore({ ...rest, checkpoint, savedToken: tokens.agent({ id: sandboxId, generation: 1 }), sameSandbox: false }, signal);
   }
 
   #specOf(unborn: Sandbox, equipment: Equipment, template: Template, lap?: Lap): GuestSpec {

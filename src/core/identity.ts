@@ -43,7 +43,7 @@ export class Identities {
       hostname: naming.hostname(sandbox),
       agentToken: this.#tokens.agent(sandbox),
       defaultUser: sandbox.defaultUser,
-      sudo: true,
+      sudo: sandbox.template.runtime?.sudo ?? true,
       env: { ...template?.env, ...naming.env(sandbox), ...sandbox.envs, ...given.env },
       certificate: given.certificate,
     };

@@ -21,14 +21,17 @@ export class Keeping {
   readonly #clock: Clock;
   readonly #events: EventLog;
   readonly #deadlines: Deadlines;
+  /** Tells of checkpoints that are somebody else's. */
+  readonly #spared: () => Promise<(checkpointId: string) => boolean>;
   readonly #held = new Set<string>();
 
-  constructor(deps: { readonly store: Store; readonly host: Host; readonly clock: Clock; readonly events: EventLog; readonly deadlines: Deadlines }) {
+  constructor(deps: { readonly store: Store; readonly host: Host; readonly clock: Clock; readonly events: EventLog; readonly deadlines: Deadlines; readonly spared: () => Promise<(checkpointId: string) => boolean> }) {
     this.#store = deps.store;
     this.#host = deps.host;
     this.#clock = deps.clock;
     this.#events = deps.events;
     this.#deadlines = deps.deadlines;
+    this.#spared = deps.spared;
   }
 
   /** Keeps a snapshot from being swept while it is at work. */
@@ -89,7 +92,9 @@ export class Keeping {
       await this.remove(snapshot).catch(() => undefined); // needed by a sandbox after all
     }
     const named = new Set((await snapshots.all()).map((snapshot) => snapshot.checkpoint?.id ?? snapshot.id));
-    for (const { id } of await this.#host.checkpoints()) if (!named.has(id) && !this.#held.has(id)) await this.#host.removeCheckpoint(id);
+    const there = await this.#host.checkpoints();
+    const isSpared = await this.#spared();
+    for (const { id } of there) if (!named.has(id) && !this.#held.has(id) && !isSpared(id)) await this.#host.removeCheckpoint(id);
   }
 
   async #isWanted(sandbox: Sandbox | null): Promise<boolean> {

@@ -186,7 +186,7 @@ export class Processes {
     const spec = processSpec('command', input, this.#tag, this.#settings);
     const { sandbox, guest } = await this.#sandboxes.use(principal, ref);
     const deps: ForegroundDeps = { clock: this.#clock, deadlines: this.#deadlines, note: (process, at) => this.#long.note(sandbox, process, at) };
-    const events = runForeground(deps, guest, spec, input.timeoutSeconds, signal, ({ pid, exit, durationMs }) =>
+    const events = runForeground(deps, guest, inDirectoryOf(sandbox, spec), input.timeoutSeconds, signal, ({ pid, exit, durationMs }) =>
       this.#events.ofSandbox(sandbox, 'command', 'command_ended', { pid, exitCode: exit?.exitCode ?? null, reason: exit?.reason ?? null, durationMs }),
     );
     return this.#explained(sandbox, events);
@@ -201,7 +201,7 @@ export class Processes {
   }
 
   async #start(principal: Principal, ref: SandboxRef, spec: ProcessSpec, timeoutSeconds: number, signal: AbortSignal): Promise<StartedProcess> {
-    return this.#sandboxes.inside(principal, ref, (guest, sandbox) => this.#long.start(sandbox, guest, spec, timeoutSeconds, signal));
+    return this.#sandboxes.inside(principal, ref, (guest, sandbox) => this.#long.start(sandbox, guest, inDirectoryOf(sandbox, spec), timeoutSeconds, signal));
   }
 
   async #byPid<T>(
@@ -245,6 +245,12 @@ export class Processes {
       if (process.kind === 'command' && process.tag !== this.#tag && !carriedOver) await guest.removeProcess(process.id, AbortSignal.timeout(orphanWithinMs));
     }
   }
+}
+
+/** Where nothing else is said, processes begin in the directory that the template says. */
+function inDirectoryOf({ template }: Sandbox, spec: ProcessSpec): ProcessSpec {
+  const workdir = template.runtime?.workdir ?? null;
+  return workdir === null || spec.cwd !== undefined ? spec : { ...spec, cwd: workdir };
 }
 
 function noProcess(name: string): PaddockError {

@@ -73,6 +73,15 @@ export interface SandboxEnd {
   readonly detail: string;
 }
 
+/** What a sandbox was made from. */
+export interface SandboxTemplate {
+  readonly id: string;
+  readonly name: string;
+  readonly digest: string;
+  /** What a template that a team has made says of processes. */
+  readonly runtime?: { readonly workdir: string | null; readonly sudo: boolean };
+}
+
 /** One sandbox, as stored. Times are milliseconds since the epoch. */
 export interface Sandbox {
   readonly id: SandboxId;
@@ -81,7 +90,7 @@ export interface Sandbox {
   readonly wire: WireName;
   /** What its owner calls it; empty on wires without names. Not unique. */
   readonly name: string;
-  readonly template: { readonly id: string; readonly name: string; readonly digest: string };
+  readonly template: SandboxTemplate;
   readonly limits: Limits;
   readonly state: SandboxState;
   readonly defaultUser: string;

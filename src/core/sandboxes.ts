@@ -30,6 +30,7 @@ import type { CoreSettings } from './settings.ts';
 import { Snapshots } from './snapshots.ts';
 import type { SandboxPage, SandboxQuery, Store } from './store.ts';
 import type { TemplateCatalog } from './template.ts';
+import type { TemplateShelf } from './templates/shelf.ts';
 import type { Tokens } from './tokens.ts';
 import type { VolumeAttachments } from './volume-attachments.ts';
 import { Waking } from './waking.ts';
@@ -38,6 +39,7 @@ export interface SandboxesDeps {
   readonly store: Store;
   readonly host: Host;
   readonly templates: TemplateCatalog;
+  readonly shelf: TemplateShelf;
   readonly clock: Clock;
   readonly tokens: Tokens;
   readonly settings: CoreSettings;
@@ -95,7 +97,7 @@ export class Sandboxes {
     const processes = this.#processes;
     const endings = new Endings({ store, host, clock, events, deadlines, births });
     const expiry = new Expiry({ store, clock, deadlines, endings });
-    const keeping = new Keeping({ store, host, clock, events, deadlines });
+    const keeping = new Keeping({ store, host, clock, events, deadlines, spared: () => deps.shelf.sparedCheckpoints() });
     const identities = new Identities(deps);
     const arming = new Arming({ store, host, events, bindings, identities });
     this.arming = arming;
@@ -281,7 +283,7 @@ export class Sandboxes {
   }
 
   /** Tells when a sandbox has ended, once each. */
-  onEnd(listener: (id: SandboxId) => void): void {
+  onEnd(listener: (id: SandboxId, sandbox: Sandbox) => void): void {
     this.#endings.onEnd(listener);
   }
 

@@ -1,6 +1,6 @@
 import type { CheckpointRef } from './host.ts';
 import type { AuthorityId, SandboxId, SnapshotId, TeamId } from './ids.ts';
-import type { Declared, EnforcedPolicy, Lifecycle, WireName } from './sandbox.ts';
+import type { Declared, EnforcedPolicy, Lifecycle, SandboxTemplate, WireName } from './sandbox.ts';
 import type { Limits } from './template.ts';
 
 /** Why a snapshot was made. One of a fork serves that call only. */
@@ -16,7 +16,7 @@ export interface ProcessRemainder {
 export interface Captured {
   readonly generation: number;
   readonly wire: WireName;
-  readonly template: { readonly id: string; readonly name: string; readonly digest: string };
+  readonly template: SandboxTemplate;
   readonly limits: Limits;
   readonly defaultUser: string;
   /** Sealed at rest. */

@@ -5,6 +5,7 @@ import type { EndReason, Sandbox, SandboxState } from './sandbox.ts';
 import type { Snapshot, SnapshotSource } from './snapshot.ts';
 import type { Authority, Binding } from './secrets/secret.ts';
 import type { AuthorityStore, BindingStore, SecretStore, SecretUseStore } from './secrets/store.ts';
+import type { BuildLogStore, LayerCache, TemplateStore } from './templates/template.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeUsage } from './volume-storage.ts';
 
@@ -81,7 +82,7 @@ export interface SandboxStore {
   purge(endedBefore: number): Promise<number>;
 }
 
-export type EventCategory = 'lifecycle' | 'admin' | 'network' | 'command' | 'filesystem' | 'snapshot' | 'pty' | 'security';
+export type EventCategory = 'lifecycle' | 'admin' | 'template' | 'network' | 'command' | 'filesystem' | 'snapshot' | 'pty' | 'security';
 
 /** Something that happened, with ids and a reason. Never holds a body, a secret or an environment value. */
 export interface PaddockEvent {
@@ -279,6 +280,9 @@ export interface Store {
   readonly previewPorts: PreviewPortStore;
   readonly volumes: VolumeStore;
   readonly volumeLocks: VolumeLockStore;
+  readonly templates: TemplateStore;
+  readonly buildLogs: BuildLogStore;
+  readonly layerCache: LayerCache;
   readonly keys: KeyStore;
   readonly secrets: SecretStore;
   readonly secretBindings: BindingStore;

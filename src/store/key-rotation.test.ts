@@ -7,7 +7,7 @@ import { describe, it } from 'node:test';
 import Database from 'better-sqlite3';
 import { newAuthorityId, newSandboxId, newSecretId, type TeamId } from '../core/ids.ts';
 import type { Binding, Secret } from '../core/secrets/secret.ts';
-import { rotateMasterKey } from './key-rotation.ts';
+import { rotateMasterKey, sealedColumns } from './key-rotation.ts';
 import { openStore, type SqlStore, type StoreFiles } from './store.ts';
 
 interface Place extends AsyncDisposable {
@@ -86,6 +86,15 @@ describe('rotating the master key', () => {
     await assertWhole(it, derived);
     assert.equal(existsSync(`${it.files.masterKey}.next`), false);
     await assertWhole(it, derived);
+  });
+
+  it('forgets no column', async () => {
+    await using it = await place();
+    const raw = new Database(it.files.database);
+    const tables = (raw.prepare("select name from sqlite_master where type = 'table'").all() as { name: string }[]).map(({ name }) => name);
+    const sealed = tables.flatMap((table) => (raw.pragma(`table_info(${table})`) as { name: string }[]).filter(({ name }) => name.endsWith('_sealed')).map(({ name }) => `${table}.${name}`));
+    raw.close();
+    assert.deepEqual(sealed.toSorted(), sealedColumns.map(({ table, column }) => `${table}.${column}`).toSorted());
   });
 
   it('names what was damaged before, and leaves it shut', async () => {

@@ -1,14 +1,16 @@
 import { sql, type Kysely, type Transaction } from 'kysely';
+import { PaddockError } from '../core/errors.ts';
 import { keyOf } from './authorities.ts';
 import { openDatabase } from './database.ts';
 import { stored } from './fault.ts';
 import { envsOf as sandboxEnvs } from './sandboxes.ts';
-import type { Schema } from './schema.ts';
+import type { SandboxRow, Schema, SnapshotRow, TemplateArtefactRow, TemplateRow } from './schema.ts';
 import { loadSealer, makeNextKey, type Sealer } from './sealer.ts';
 import { standInOf } from './secret-bindings.ts';
 import { valueOf } from './secrets.ts';
 import { envsOf as snapshotEnvs } from './snapshots.ts';
 import { openSealer, type StoreFiles } from './store.ts';
+import { specOf, surroundingsOf } from './templates.ts';
 
 export interface KeyRotation {
   /** Public names of the keys. */
@@ -39,32 +41,34 @@ export async function rotateMasterKey(files: StoreFiles): Promise<KeyRotation> {
   }
 }
 
+type Row = Readonly<Record<string, string | null>>;
+
+/** Every column that is sealed, and the place of its value in a row. */
+export const sealedColumns: readonly { readonly table: keyof Schema; readonly column: string; readonly place: (row: never) => string }[] = [
+  { table: 'sandboxes', column: 'envs_sealed', place: ({ id }: SandboxRow) => sandboxEnvs(id) },
+  { table: 'snapshots', column: 'envs_sealed', place: ({ id }: SnapshotRow) => snapshotEnvs(id) },
+  { table: 'secrets', column: 'value_sealed', place: valueOf },
+  { table: 'secret_bindings', column: 'stand_in_sealed', place: standInOf },
+  { table: 'authorities', column: 'key_sealed', place: keyOf },
+  { table: 'templates', column: 'spec_sealed', place: ({ id }: TemplateRow) => specOf(id) },
+  { table: 'template_artefacts', column: 'surroundings_sealed', place: ({ id }: TemplateArtefactRow) => surroundingsOf(id) },
+];
+
 async function sealAll(work: Transaction<Schema>, old: Sealer, next: Sealer, damaged: string[]): Promise<number> {
   let sealed = 0;
-  const again = (place: string, text: string): string => {
-    try {
-      const anew = next.seal(place, old.open(place, text));
-      sealed++;
-      return anew;
-    } catch {
-      damaged.push(place);
-      return text;
+  for (const { table, column, place } of sealedColumns) {
+    const rows = await sql<Row>`select * from ${sql.table(table)} where ${sql.ref(column)} is not null`.execute(work);
+    for (const row of rows.rows) {
+      const where = place(row as never);
+      try {
+        const anew = next.seal(where, old.open(where, row[column]!));
+        await sql`update ${sql.table(table)} set ${sql.ref(column)} = ${anew} where id = ${row['id']}`.execute(work);
+        sealed++;
+      } catch (error) {
+        if (!(error instanceof PaddockError)) throw error;
+        damaged.push(where);
+      }
     }
-  };
-  for (const row of await work.selectFrom('sandboxes').select(['id', 'envs_sealed']).execute()) {
-    await work.updateTable('sandboxes').set({ envs_sealed: again(sandboxEnvs(row.id), row.envs_sealed) }).where('id', '=', row.id).execute();
-  }
-  for (const row of await work.selectFrom('snapshots').select(['id', 'envs_sealed']).execute()) {
-    await work.updateTable('snapshots').set({ envs_sealed: again(snapshotEnvs(row.id), row.envs_sealed) }).where('id', '=', row.id).execute();
-  }
-  for (const row of await work.selectFrom('secrets').selectAll().where('value_sealed', 'is not', null).execute()) {
-    await work.updateTable('secrets').set({ value_sealed: again(valueOf(row), row.value_sealed!) }).where('id', '=', row.id).execute();
-  }
-  for (const row of await work.selectFrom('secret_bindings').selectAll().execute()) {
-    await work.updateTable('secret_bindings').set({ stand_in_sealed: again(standInOf(row), row.stand_in_sealed) }).where('id', '=', row.id).execute();
-  }
-  for (const row of await work.selectFrom('authorities').selectAll().execute()) {
-    await work.updateTable('authorities').set({ key_sealed: again(keyOf(row), row.key_sealed) }).where('id', '=', row.id).execute();
   }
   await work.updateTable('store_facts').set({ value: next.keyId }).where('name', '=', 'master_key_id').execute();
   const root = old.sealRootWith(next);

@@ -197,6 +197,7 @@ export class SqlSandboxes implements SandboxStore {
       template_id: sandbox.template.id,
       template_name: sandbox.template.name,
       template_digest: sandbox.template.digest,
+      template_runtime: runtimeText(sandbox.template),
       limits: JSON.stringify(sandbox.limits),
       default_user: sandbox.defaultUser,
       metadata: JSON.stringify(sandbox.metadata),
@@ -230,7 +231,7 @@ export class SqlSandboxes implements SandboxStore {
       teamId: row.team_id as TeamId,
       wire: row.wire as WireName,
       name: row.name,
-      template: Object.freeze({ id: row.template_id, name: row.template_name, digest: row.template_digest }),
+      template: Object.freeze({ id: row.template_id, name: row.template_name, digest: row.template_digest, ...(row.template_runtime === null ? {} : { runtime: frozenJson<NonNullable<Sandbox['template']['runtime']>>(row.template_runtime) }) }),
       limits: frozenJson<Sandbox['limits']>(row.limits),
       state: row.state as SandboxState,
       defaultUser: row.default_user,
@@ -276,7 +277,10 @@ export class SqlSandboxes implements SandboxStore {
     if (patch.lifecycle !== undefined) columns.lifecycle = lifecycleText(patch.lifecycle);
     if (patch.metadata !== undefined) columns.metadata = JSON.stringify(patch.metadata);
     if (patch.limits !== undefined) columns.limits = JSON.stringify(patch.limits);
-    if (patch.template !== undefined) [columns.template_id, columns.template_name, columns.template_digest] = [patch.template.id, patch.template.name, patch.template.digest];
+    if (patch.template !== undefined) {
+      [columns.template_id, columns.template_name, columns.template_digest] = [patch.template.id, patch.template.name, patch.template.digest];
+      columns.template_runtime = runtimeText(patch.template);
+    }
     if (patch.envs !== undefined) columns.envs_sealed = this.#sealer.seal(envsOf(id), JSON.stringify(patch.envs));
     if (patch.defaultUser !== undefined) columns.default_user = patch.defaultUser;
     if (patch.periodStartedAt !== undefined) columns.period_started_at = patch.periodStartedAt;
@@ -297,6 +301,10 @@ function placeOf(states: readonly SandboxState[]): RawBuilder<number> {
 /** One text for one value, since guards compare it. */
 function lifecycleText({ onTimeout, autoResume, maxLifetimeSeconds, autoDeleteSeconds }: Sandbox['lifecycle']): string {
   return JSON.stringify({ onTimeout, autoResume, maxLifetimeSeconds, autoDeleteSeconds });
+}
+
+function runtimeText({ runtime }: Sandbox['template']): string | null {
+  return runtime === undefined ? null : JSON.stringify(runtime);
 }
 
 /** The place of the environment in a row. */

@@ -23,6 +23,11 @@ export interface Schema {
   secrets: SecretRow;
   secret_bindings: SecretBindingRow;
   secret_uses: SecretUseRow;
+  templates: TemplateRow;
+  template_builds: TemplateBuildRow;
+  template_artefacts: TemplateArtefactRow;
+  build_logs: BuildLogRow;
+  layer_cache: LayerCacheRow;
 }
 
 export interface SchemaVersionRow {
@@ -63,6 +68,7 @@ export interface SandboxRow {
   template_id: string;
   template_name: string;
   template_digest: string;
+  template_runtime: string | null;
   limits: string;
   default_user: string;
   /** The whole map, for reading; `sandbox_metadata` is its index. */
@@ -238,4 +244,60 @@ export interface SecretUseRow {
   upstream_status: number | null;
   latency_ms: number;
   error_code: string | null;
+}
+
+export interface TemplateRow {
+  id: string;
+  team_id: string;
+  name: string;
+  status: string;
+  spec_sealed: string;
+  spec_hash: string;
+  error_message: string | null;
+  artefact_id: string | null;
+  latest_build_id: string;
+  created_at: number;
+  built_at: number | null;
+  size_bytes: number | null;
+}
+
+export interface TemplateBuildRow {
+  id: string;
+  template_id: string;
+  team_id: string;
+  status: string;
+  spec_hash: string;
+  error_message: string | null;
+  created_at: number;
+  started_at: number | null;
+  finalized_at: number | null;
+}
+
+export interface TemplateArtefactRow {
+  id: string;
+  template_id: string;
+  team_id: string;
+  digest: string;
+  root: string;
+  limits: string;
+  surroundings_sealed: string;
+  size_bytes: number;
+  spec_hash: string;
+  start: string | null;
+  created_at: number;
+}
+
+export interface BuildLogRow {
+  build_id: string;
+  seq: number;
+  at: number;
+  stream: string;
+  text: string;
+}
+
+export interface LayerCacheRow {
+  team_id: string;
+  key: string;
+  layer_id: string;
+  used_at: number;
 }

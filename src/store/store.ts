@@ -17,6 +17,10 @@ import { SqlSecretUses } from './secret-uses.ts';
 import { SqlSecrets } from './secrets.ts';
 import { loadSealer, type Sealer } from './sealer.ts';
 import { SqlSnapshots } from './snapshots.ts';
+import type { BuildLogStore, LayerCache, TemplateStore } from '../core/templates/template.ts';
+import { SqlBuildLogs } from './build-logs.ts';
+import { SqlLayerCache } from './layer-cache.ts';
+import { SqlTemplates } from './templates.ts';
 import { SqlVolumeLocks, SqlVolumes } from './volumes.ts';
 
 export interface StoreFiles {
@@ -60,6 +64,9 @@ export class SqlStore implements Store {
   readonly previewPorts: PreviewPortStore;
   readonly volumes: VolumeStore;
   readonly volumeLocks: VolumeLockStore;
+  readonly templates: TemplateStore;
+  readonly buildLogs: BuildLogStore;
+  readonly layerCache: LayerCache;
   readonly keys: KeyStore;
   readonly secrets: SecretStore;
   readonly secretBindings: BindingStore;
@@ -80,6 +87,9 @@ export class SqlStore implements Store {
     this.previewPorts = new SqlPreviewPorts(db);
     this.volumes = new SqlVolumes(db);
     this.volumeLocks = new SqlVolumeLocks(db);
+    this.templates = new SqlTemplates(db, sealer);
+    this.buildLogs = new SqlBuildLogs(db);
+    this.layerCache = new SqlLayerCache(db);
     this.keys = new SqlKeys(db);
     this.secrets = new SqlSecrets(db, sealer);
     this.secretBindings = new SqlSecretBindings(db, sealer);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -31,6 +31,27 @@ test('what is not understood is refused with a sentence', async () => {
   assertSentence(await server.paddock(['start', '--fast']), /--fast/);
   assertSentence(await server.paddock(['keys']), /Usage/);
   assertSentence(await server.paddock(['stop', '--pause', '--all']), /not both/);
+});
+
+test('templates are built, listed, shown and deleted on the command line', async () => {
+  const dockerfile = join(server.dataDir, 'Dockerfile');
+  writeFileSync(dockerfile, 'FROM base\nRUN echo made here > /made\nRUN cat /made\n');
+  const built = await server.paddock(['templates', 'build', 'by-hand', '--file', dockerfile, '--memory', '600']);
+  assert.equal(built.code, 0, built.stdout + built.stderr);
+  assert.match(built.stdout, /\[paddock\] step 2\/2: run cat \/made\nmade here\n[^]*\[paddock\] template ready\n$/);
+  const failed = await server.paddock(['templates', 'build', 'wrong', '--from', 'by-hand', '--env', 'A=b c', '--run', 'echo "$A"', '--run', 'exit 3']);
+  assert.equal(failed.code, 1);
+  assert.match(failed.stdout, /\nb c\n[^]*\[paddock\] step_failed: step 3\/3 failed after \d+s: exited with code 3\n$/);
+  const { stdout } = await server.paddock(['templates', 'list']);
+  assert.match(stdout, /^by-hand +ready +2 CPU {2}600 MiB memory/m);
+  assert.match(stdout, /^wrong +failed .*step_failed/m);
+  assert.match(stdout, /^base +ready/m);
+  assert.equal((await server.paddock(['templates', 'logs', 'by-hand'])).stdout, built.stdout);
+  assertSentence(await server.paddock(['templates', 'delete', 'nobody']), /there is no template nobody/);
+  assertSentence(await server.paddock(['templates', 'build', 'x']), /either --file or --from/);
+  assertSentence(await server.paddock(['templates', 'build', 'x', '--file', '/no/such']), /cannot be read/);
+  assertSentence(await server.paddock(['templates', 'frobnicate', 'x']), /Usage: paddock templates list/);
+  for (const name of ['wrong', 'by-hand']) assert.equal((await server.paddock(['templates', 'delete', name])).code, 0);
 });
 
 test('a setting that cannot be is refused by its name', async () => {

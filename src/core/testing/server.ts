@@ -29,6 +29,10 @@ import { VolumeCaptures } from '../volume-captures.ts';
 import { VolumeFiles } from '../volume-files.ts';
 import { VolumeLocks } from '../volume-locks.ts';
 import { Volumes } from '../volumes.ts';
+import { TemplateShelf } from '../templates/shelf.ts';
+import { defaultTemplateSettings, type TemplateSettings } from '../templates/settings.ts';
+import { Templates } from '../templates/templates.ts';
+import { MemoryBuildHost } from './memory-build-host.ts';
 import { MemoryHost } from './memory-host.ts';
 
 /** A clock that tests move. */
@@ -48,7 +52,6 @@ export const base: Template = {
   env: { LANG: 'C.UTF-8' },
 };
 
-const catalog: TemplateCatalog = { find: (name) => (name === 'base' ? base : undefined), list: () => [base], byDigest: (digest) => (digest === base.digest ? base : undefined) };
 
 const naming: NamingTable = {
   declaw: { hostname: ({ shortId }) => `sbx-${shortId}`, env: ({ shortId }) => ({ DECLAW_SANDBOX: 'true', DECLAW_SANDBOX_ID: `sbx-${shortId}` }) },
@@ -59,7 +62,15 @@ export class Server {
   readonly directory = mkdtempSync(join(tmpdir(), 'paddock-core-'));
   readonly clock = new TestClock();
   readonly host = new MemoryHost();
+  readonly buildHost = new MemoryBuildHost(this.host);
+  /** The built-in templates, and those installed. */
+  readonly catalog: TemplateCatalog = {
+    find: (name) => (name === 'base' ? base : undefined),
+    list: () => [base],
+    byDigest: (digest) => (digest === base.digest ? base : this.buildHost.byDigest(digest)),
+  };
   readonly settings: CoreSettings;
+  readonly templateSettings: TemplateSettings;
   /** Waited for before and after every step of the store, as a database in another place would need. */
   storeDelay: () => Promise<void> = async () => undefined;
   store!: SqlStore;
@@ -70,6 +81,8 @@ export class Server {
   networks!: Networks;
   ports!: Ports;
   previews!: Previews;
+  shelf!: TemplateShelf;
+  templates!: Templates;
   volumes!: Volumes;
   volumeFiles!: VolumeFiles;
   volumeLocks!: VolumeLocks;
@@ -83,13 +96,15 @@ export class Server {
 
   #session: ReturnType<MemoryHost['session']> | null = null;
   #authorities = 0;
+  #buildSession: ReturnType<MemoryBuildHost['session']> | null = null;
 
-  private constructor(settings: Partial<CoreSettings>) {
+  private constructor(settings: Partial<CoreSettings>, templateSettings: Partial<TemplateSettings>) {
+    this.templateSettings = { ...defaultTemplateSettings, ...templateSettings };
     this.settings = { ...defaultSettings, ...settings };
   }
 
-  static async start(settings: Partial<CoreSettings> = {}): Promise<Server> {
-    const server = new Server(settings);
+  static async start(settings: Partial<CoreSettings> = {}, templateSettings: Partial<TemplateSettings> = {}): Promise<Server> {
+    const server = new Server(settings, templateSettings);
     await server.#open();
     return server;
   }
@@ -107,6 +122,8 @@ export class Server {
   /** The process of the server is gone, as after SIGKILL: nothing is stopped in order. */
   async crash(): Promise<void> {
     this.#session?.cut();
+    this.#buildSession?.cut();
+    this.#buildSession = null;
     this.#session = null;
     await this.store.close();
   }
@@ -122,6 +139,8 @@ export class Server {
     this.host.onCheckpoint = async () => undefined;
     this.host.onSaved = async () => undefined;
     this.host.onRestore = async () => undefined;
+    Object.assign(this.buildHost, { onStep: async () => undefined, onSeal: async () => undefined, onInstall: async () => undefined, onImport: async () => undefined });
+    await this.templates.stop();
     await this.sandboxes.stop();
     this.processes.stop();
     await this.events.stop();
@@ -133,6 +152,8 @@ export class Server {
     const { clock, settings } = this;
     const host = this.host.session();
     this.#session = host;
+    const buildHost = this.buildHost.session();
+    this.#buildSession = buildHost;
     const store = await openStore({ database: join(this.directory, 'paddock.db'), masterKey: join(this.directory, 'master.key') });
     const events = new EventLog({ store: store.events, clock });
     const tokens = new Tokens(store.deriveKey('sandbox tokens'));
@@ -141,8 +162,12 @@ export class Server {
     this.volumeLocks = new VolumeLocks({ store, volumes: this.volumes, clock });
     await this.volumes.start();
     const slow = { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) };
+    const shelf = new TemplateShelf(store.templates, this.catalog);
     const bindings = new SecretBindings({ store: slow, clock, events, authorities: new Authorities({ maker: this.certificates, clock }) });
-    const sandboxes = new Sandboxes({ store: slow, host, templates: catalog, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(this.volumes) });
+    const sandboxes = new Sandboxes({ store: slow, host, templates: this.catalog, shelf, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(this.volumes) });
+    this.shelf = shelf;
+    this.templates = new Templates({ store, host, buildHost, shelf, clock, tokens, events, settings: this.templateSettings, times: { pollEvery: 10, readyWithin: 400, settle: 100 }, report: () => undefined });
+    sandboxes.onEnd((_id, { template }) => this.templates.ended(template));
     this.secrets = new Secrets({ store: slow, clock, events, settings, arming: sandboxes.arming });
     this.secretAttachments = new SecretAttachments({ store: slow, clock, events, bindings, arming: sandboxes.arming, find: (principal, ref) => sandboxes.get(principal, ref) });
     logSecretUses({ store: slow, host });
@@ -158,6 +183,7 @@ export class Server {
     this.access = new Access({ store, clock, events });
     this.principal = { teamId: await store.keys.defaultTeam(), keyId: 'key-test' };
     await sandboxes.start();
+    await this.templates.start();
     await this.processes.start();
   }
 }

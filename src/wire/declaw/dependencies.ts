@@ -10,6 +10,7 @@ import type { Sandboxes } from '../../core/sandboxes.ts';
 import type { SecretAttachments } from '../../core/secrets/attachments.ts';
 import type { Secrets } from '../../core/secrets/secrets.ts';
 import type { TemplateCatalog } from '../../core/template.ts';
+import type { Templates } from '../../core/templates/templates.ts';
 import type { Tokens } from '../../core/tokens.ts';
 import type { VolumeCaptures } from '../../core/volume-captures.ts';
 import type { VolumeFiles } from '../../core/volume-files.ts';
@@ -34,7 +35,9 @@ export interface DeclawDependencies {
   readonly volumeCaptures: VolumeCaptures;
   readonly secrets: Secrets;
   readonly secretAttachments: SecretAttachments;
+  /** The built-in ones. */
   readonly templates: TemplateCatalog;
+  readonly ownTemplates: Templates;
   readonly tokens: Tokens;
   readonly clock: Clock;
   /** Shown as `sandbox_domain`; ports are at `<port>-<id>.<domain>`. */

@@ -5,7 +5,7 @@ import { text as readText } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import { pino } from 'pino';
 import { WebSocket, WebSocketServer } from 'ws';
-import { base, Server as Core, until } from '../../core/testing/server.ts';
+import { Server as Core, until } from '../../core/testing/server.ts';
 import type { ConnectionEvent } from '../../core/network/egress.ts';
 import { Tokens } from '../../core/tokens.ts';
 import { buildServer, type Server } from '../../server.ts';
@@ -24,7 +24,7 @@ describe('the network of sandboxes on this wire', () => {
     key = (await core.access.createKey('test')).raw;
     const tokens = new Tokens(core.store.deriveKey('sandbox tokens'));
     const { access, sandboxes, processes, files, networks, ports, volumes, volumeFiles, volumeLocks, volumeCaptures, secrets, secretAttachments, clock } = core;
-    server = await buildServer({ access, sandboxes, processes, files, networks, ports, volumes, volumeFiles, volumeLocks, volumeCaptures, secrets, secretAttachments, clock, tokens, templates: { find: () => base, list: () => [base], byDigest: () => base }, domain: 'box.example', maxTimeoutSeconds: 0, superserve: core.superserve, cursorKey: core.store.deriveKey('cursors'), log: pino({ level: 'silent' }), version: 'test' });
+    server = await buildServer({ access, sandboxes, processes, files, networks, ports, volumes, volumeFiles, volumeLocks, volumeCaptures, secrets, secretAttachments, clock, tokens, templates: core.catalog, ownTemplates: core.templates, domain: 'box.example', maxTimeoutSeconds: 0, superserve: core.superserve, cursorKey: core.store.deriveKey('cursors'), log: pino({ level: 'silent' }), version: 'test' });
     url = new URL(await server.listen('127.0.0.1', 0));
     await new Promise<void>((resolve) => program.listen(0, '127.0.0.1', resolve));
     sockets.on('connection', (socket, request) => socket.send(request.headers.host ?? ''));

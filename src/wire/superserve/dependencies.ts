@@ -11,6 +11,7 @@ import type { SecretAttachments } from '../../core/secrets/attachments.ts';
 import type { Secrets } from '../../core/secrets/secrets.ts';
 import type { EventStore } from '../../core/store.ts';
 import type { TemplateCatalog } from '../../core/template.ts';
+import type { Templates } from '../../core/templates/templates.ts';
 import type { Stopping } from '../stopping.ts';
 import type { AccessTokens } from './access-token.ts';
 import type { PreviewTokens } from './preview-token.ts';
@@ -27,7 +28,9 @@ export interface SuperserveDependencies {
   readonly events: Pick<EventStore, 'search'>;
   readonly secrets: Secrets;
   readonly secretAttachments: SecretAttachments;
+  /** The built-in ones. */
   readonly templates: TemplateCatalog;
+  readonly ownTemplates: Templates;
   readonly clock: Clock;
   /** Sandboxes are at `boxd-<id>.<domain>` and `<port>-<id>.<domain>`, besides the domains that the clients know. */
   readonly domain: string;

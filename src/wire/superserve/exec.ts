@@ -158,8 +158,8 @@ function lostFrame(error: string): string {
   return frame({ error, code: 'exec_failed' });
 }
 
-/** One `data:` line; JSON leaves these three characters as they are, and some readers end a line at each. */
-function frame(fields: object): string {
+/** One event, of now unless it says otherwise: one `data:` line; JSON leaves these three characters as they are, and some readers end a line at each. */
+export function frame(fields: object): string {
   const json = JSON.stringify({ timestamp: new Date().toISOString(), ...fields });
   return `data: ${json.replaceAll(/[\u0085\u2028\u2029]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)}\n\n`;
 }

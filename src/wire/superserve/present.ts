@@ -2,6 +2,7 @@ import type { Sandbox } from '../../core/sandbox.ts';
 import type { NamedBinding } from '../../core/secrets/secret.ts';
 import { isReady, type Snapshot } from '../../core/snapshot.ts';
 import type { Template } from '../../core/template.ts';
+import { parseTemplateId, type OwnTemplate, type TemplateBuild } from '../../core/templates/template.ts';
 import { templateUuid } from './ids.ts';
 import { presentNetwork } from './network-rules.ts';
 import { statusOf } from './status.ts';
@@ -48,7 +49,7 @@ export function presentSnapshot(snapshot: Snapshot): Record<string, unknown> {
   return {
     id: snapshot.id,
     sandbox_id: snapshot.sandboxId,
-    template_id: templateUuid(captured.template.name),
+    template_id: parseTemplateId(captured.template.id) ?? templateUuid(captured.template.name),
     kind: 'mem+fs',
     status: isReady(snapshot) ? 'ready' : 'creating',
     ...(snapshot.name === null ? {} : { name: snapshot.name }),
@@ -74,5 +75,39 @@ export function presentTemplate(template: Pick<Template, 'name'> & Partial<Templ
     created_at: timestamp(builtAt ?? 0),
     ...(builtAt == null ? {} : { built_at: timestamp(builtAt) }),
     ...(template.description === undefined ? {} : { description: template.description }),
+  };
+}
+
+/** The same of a team's own. */
+export function presentOwnTemplate(template: OwnTemplate): Record<string, unknown> {
+  const { id, teamId, name, status, spec, sizeBytes, errorMessage, createdAt, builtAt, latestBuildId } = template;
+  return {
+    id,
+    team_id: teamId,
+    name,
+    status,
+    vcpu: spec.vcpus,
+    memory_mib: spec.memoryMb,
+    disk_mib: spec.diskMb,
+    ...(sizeBytes === null ? {} : { size_bytes: sizeBytes }),
+    ...(errorMessage === null ? {} : { error_message: errorMessage }),
+    created_at: timestamp(createdAt),
+    ...(builtAt === null ? {} : { built_at: timestamp(builtAt) }),
+    latest_build_id: latestBuildId,
+  };
+}
+
+/** The build object (contract, section 7.1). */
+export function presentBuild(build: TemplateBuild): object {
+  const { id, templateId, status, specHash, errorMessage, startedAt, finalizedAt, createdAt } = build;
+  return {
+    id,
+    template_id: templateId,
+    status,
+    build_spec_hash: specHash,
+    ...(errorMessage === null ? {} : { error_message: errorMessage }),
+    ...(startedAt === null ? {} : { started_at: timestamp(startedAt) }),
+    ...(finalizedAt === null ? {} : { finalized_at: timestamp(finalizedAt) }),
+    created_at: timestamp(createdAt),
   };
 }

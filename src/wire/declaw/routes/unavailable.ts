@@ -7,9 +7,6 @@ import type { Scope } from '../dependencies.ts';
  * the SDKs, and a 404 would say that the sandbox is missing.
  */
 const unavailable: readonly (readonly [what: string, methods: readonly HTTPMethods[], paths: readonly string[]])[] = [
-  ['Building templates', ['POST'], ['/templates/build', '/templates/:templateId/rebuild']],
-  ['Building templates', ['GET'], ['/templates/builds/:buildId']],
-  ['Deleting templates', ['DELETE'], ['/templates/:templateId']],
   ['Governance packs', ['GET'], ['/governance/packs', '/governance/packs/:name']],
   ['Accounts', ['GET'], ['/auth/me']],
   ['Accounts', ['GET', 'POST', 'DELETE'], ['/accounts', '/accounts/*']],

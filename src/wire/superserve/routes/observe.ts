@@ -114,7 +114,7 @@ function presentRequest(use: ListedUse): object {
 /** Commands and file operations are too many for a list of what happened; the audit log has them. */
 const categories = {
   sandbox: ['lifecycle', 'admin', 'snapshot'],
-  template: [],
+  template: ['template'],
   secret: ['security'],
   network: ['network'],
 } as const satisfies Readonly<Record<string, readonly EventCategory[]>>;
@@ -139,7 +139,7 @@ function activityQuery(raw: RawQuery): EventQuery {
 }
 
 function presentActivity(event: ListedEvent): object {
-  const { durationMs, message, code, secretId, secretName, ...metadata } = event.detail;
+  const { durationMs, message, code, secretId, secretName, templateId, ...metadata } = event.detail;
   const failed = event.name.endsWith('_failed');
   return {
     id: String(event.seq),
@@ -147,6 +147,7 @@ function presentActivity(event: ListedEvent): object {
     category: categoryOf(event.category),
     action: event.name,
     status: failed ? 'error' : 'success',
+    ...(typeof templateId === 'string' ? { template_id: templateId } : {}),
     ...(event.sandboxName ? { sandbox_name: event.sandboxName } : {}),
     ...(typeof secretId === 'string' ? { secret_id: secretId } : {}),
     ...(typeof secretName === 'string' ? { secret_name: secretName } : {}),

@@ -4,10 +4,6 @@ import { notAvailable } from '../errors.ts';
 
 /** Endpoints of the contract that this version does not have yet, told after authentication. */
 const unavailable: readonly (readonly [what: string, methods: readonly HTTPMethods[], paths: readonly string[]])[] = [
-  ['Building templates', ['POST'], ['/templates']],
-  ['Building templates', ['GET', 'POST'], ['/templates/:templateId/builds']],
-  ['Building templates', ['GET', 'DELETE'], ['/templates/:templateId/builds/:buildId']],
-  ['Building templates', ['GET'], ['/templates/:templateId/builds/:buildId/logs']],
   ['Teams and roles', ['GET', 'POST', 'DELETE'], ['/teams/*']],
   ['Billing', ['GET', 'POST'], ['/billing/*', '/stripe/*']],
 ];
