@@ -14,9 +14,10 @@ import { interception } from './scenarios/interception.ts';
 import { neighbours } from './scenarios/neighbours.ts';
 import { pauses } from './scenarios/pauses.ts';
 import { startup } from './scenarios/startup.ts';
+import { templates } from './scenarios/templates.ts';
 import { wires } from './scenarios/wires.ts';
 
-const scenarios: readonly Scenario[] = [startup, creates, commands, wires, files, egress, interception, pauses, idle, neighbours];
+const scenarios: readonly Scenario[] = [startup, creates, commands, wires, files, egress, interception, pauses, templates, idle, neighbours];
 
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string' }, json: { type: 'string' } } });
 const machine = {
