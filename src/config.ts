@@ -153,7 +153,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_SUBNET', default: '', meaning: 'IPv4 network for the addresses of sandboxes, from /16 to /20. Without it a free one is chosen.' },
   { name: 'PADDOCK_DNS_UPSTREAM', default: 'those of the machine', meaning: 'Name servers that the names sandboxes ask for are resolved by: address or address:port, several with commas.' },
   { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes, and to registries of images, leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
-  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates of authorities of your own that are trusted as well: for an upstream proxy over https, for registries of images, and for servers whose TLS is opened to put a secret in.' },
+  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates of authorities of your own that are trusted as well: for an upstream proxy over https, registries of images, and servers whose TLS is opened to put a secret in.' },
   { name: 'PADDOCK_INTERNAL_REGISTRIES', default: '', meaning: 'Registries of images that may be at addresses of this network, host or host:port, several with commas; with http:// before it, one that has no TLS.' },
   { name: 'PADDOCK_REGISTRY_MIRROR', default: '', meaning: 'Registry that is asked instead of Docker Hub for images without a login, host:port, https:// or http:// before it. It may be internal.' },
   { name: 'PADDOCK_NETWORK_LOG_DAYS', default: '7', meaning: 'Days that connections stay in the network log, from 1 to 90.' },

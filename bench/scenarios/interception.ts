@@ -31,6 +31,14 @@ const client = `
   for (let i = 0; i < 300; i++) await get(agent);
   const times = [];
   for (let i = 0; i < args.requests; i++) { const started = performance.now(); await get(agent); times.push(performance.now() - started); }
+  const fresh = [];
+  for (let i = 0; i < args.requests / 10; i++) {
+    const started = performance.now();
+    const socket = await open();
+    await get(agentOf(socket));
+    fresh.push(performance.now() - started);
+    socket.destroy();
+  }
   const agents = await Promise.all(Array.from({ length: args.connections }, async () => agentOf(await open())));
   const rates = [];
   for (let round = 0; round < 3; round++) {
@@ -38,10 +46,11 @@ const client = `
     await Promise.all(agents.map(async (each) => { while (performance.now() < until) { await get(each); done++; } }));
     rates.push(done / ((performance.now() - started) / 1000));
   }
-  return { times, rates };`;
+  return { times, fresh, rates };`;
 
 interface Measured {
   readonly times: number[];
+  readonly fresh: number[];
   readonly rates: number[];
 }
 
@@ -98,6 +107,8 @@ export const interception: Scenario = {
       yield { name: 'the same, spliced', unit: 'ms', samples: spliced.times };
       yield { name: 'the same, opened and inspected', unit: 'ms', samples: inspected.times, target: 'p50 ≤ spliced + 1' };
       yield { name: 'the same, with a credential put in and taken out', unit: 'ms', samples: swapped.times, target: '≤ inspected + 0.2' };
+      yield { name: 'https request on a new connection, spliced', unit: 'ms', samples: spliced.fresh };
+      yield { name: 'the same, opened and inspected', unit: 'ms', samples: inspected.fresh };
       yield { name: `requests over ${connections} connections, spliced`, unit: '1/s', samples: spliced.rates };
       yield { name: `requests over ${connections} connections, inspected`, unit: '1/s', samples: inspected.rates };
       yield { name: `requests over ${connections} connections, with a credential`, unit: '1/s', samples: swapped.rates };

@@ -77,7 +77,7 @@ export function pump(from: Socket, to: Socket, intake: Intake | null = null): ()
 }
 
 /** Ends the connection in a way that is no orderly end. */
-export function reset(socket: Socket): void {
+function reset(socket: Socket): void {
   // TLS has no reset of its own: an end without its last word is the same to its reader.
   if (socket instanceof TLSSocket) socket.destroy();
   else socket.resetAndDestroy();

@@ -153,7 +153,8 @@ class Exchange {
 
   async #download({ method }: RequestHead, reply: UpstreamReply): Promise<void> {
     this.#upstreamStatus = reply.head.status;
-    let head: ResponseHead = reply.head;
+    // Another way to the same host would be one that nobody here looks into.
+    let head: ResponseHead = this.#place.scheme === 'https' ? { ...reply.head, headers: withoutHeaders(reply.head.headers, (name) => name === 'alt-svc') } : reply.head;
     for (const stage of this.#judged.stages) if (stage.response !== undefined) head = await stage.response(head);
     const bodyless = method === 'HEAD' || head.status === 204 || head.status === 304;
     const filters = bodyless ? [] : filtersOf(this.#judged.stages, (stage) => stage.responseBody?.(head));

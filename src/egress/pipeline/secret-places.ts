@@ -27,7 +27,7 @@ export function holdsStandIn({ place }: SecretRule, head: RequestHead, standIn: 
       return text === standIn || (text !== null && text.toLowerCase() === `${place.prefix}${standIn}`.toLowerCase() && text.endsWith(standIn));
     }
     case 'headers': {
-      // All, since one must not be searched less thoroughly for another's sake.
+      // Each is looked at, so that none of them is there twice.
       const texts = Object.entries(place.headers).map(([name, template]) => {
         const text = only(head, name, standIn);
         return text === standIn || (text !== null && text === template.replaceAll(slot, () => standIn));

@@ -1,9 +1,6 @@
-// The certificate library needs it, and asks that its users load it.
-// oxlint-disable-next-line import/no-unassigned-import
-import 'reflect-metadata';
-import { createPrivateKey, webcrypto } from 'node:crypto';
+import type * as x509 from '@peculiar/x509';
+import { createPrivateKey, webcrypto, X509Certificate } from 'node:crypto';
 import { createSecureContext, type SecureContext } from 'node:tls';
-import { AuthorityKeyIdentifierExtension, BasicConstraintsExtension, ExtendedKeyUsage, ExtendedKeyUsageExtension, KeyUsageFlags, KeyUsagesExtension, PemConverter, SubjectAlternativeNameExtension, SubjectKeyIdentifierExtension, X509Certificate, X509CertificateGenerator } from '@peculiar/x509';
 import { parseIpv4 } from '../../core/network/addresses.ts';
 import type { SandboxAuthority } from '../../core/network/inspection.ts';
 
@@ -17,10 +14,17 @@ const mostKept = 256;
 /** For all sandboxes: whoever has it can be nobody, since a certificate is a sandbox's own. Never leaves this process. */
 let leafKeys: Promise<{ readonly keys: webcrypto.CryptoKeyPair; readonly pem: string }> | null = null;
 
+let loading: Promise<typeof x509> | null = null;
+
+/** Takes a tenth of a second, which a process that opens nothing never needs. */
+async function load(): Promise<typeof x509> {
+  await import('reflect-metadata'); // the library asks its users for it
+  return import('@peculiar/x509');
+}
+
 /** Certificates for the hosts that a sandbox connects to, signed by its own authority. Made once per host and day, in about a millisecond. */
 export class LeafCertificates {
   readonly #authority: SandboxAuthority;
-  readonly #issuer: X509Certificate;
   readonly #signingKey: Promise<webcrypto.CryptoKey>;
   /** In the order of use. */
   readonly #made = new Map<string, { readonly until: number; readonly context: Promise<SecureContext> }>();
@@ -28,15 +32,18 @@ export class LeafCertificates {
   /** @throws Error when the authority is none. */
   constructor(authority: SandboxAuthority) {
     this.#authority = authority;
+    let pkcs8: Buffer | null = null;
     try {
-      this.#issuer = new X509Certificate(authority.certificate);
-      createPrivateKey(authority.privateKey);
+      const key = createPrivateKey(authority.privateKey);
+      if (new X509Certificate(authority.certificate).checkPrivateKey(key)) pkcs8 = key.export({ type: 'pkcs8', format: 'der' });
     } catch {
       // What the library says may hold a piece of the key.
-      throw new Error("The entry's authority is not a certificate and its key, as PEM.");
     }
-    this.#signingKey = webcrypto.subtle.importKey('pkcs8', PemConverter.decodeFirst(authority.privateKey), algorithm, false, ['sign']);
+    if (pkcs8 === null) throw new Error("The entry's authority is not a certificate and its key, as PEM.");
+    this.#signingKey = webcrypto.subtle.importKey('pkcs8', pkcs8, algorithm, false, ['sign']);
     this.#signingKey.catch(() => {});
+    loading ??= load();
+    loading.catch(() => {});
   }
 
   isOf({ certificate, privateKey }: SandboxAuthority): boolean {
@@ -57,10 +64,13 @@ export class LeafCertificates {
 
   async #make(host: string): Promise<SecureContext> {
     const { keys, pem } = await (leafKeys ??= makeKeys());
-    const certificate = await X509CertificateGenerator.create({
+    const library = await (loading ??= load());
+    const { AuthorityKeyIdentifierExtension, BasicConstraintsExtension, ExtendedKeyUsage, ExtendedKeyUsageExtension, KeyUsageFlags, KeyUsagesExtension, SubjectAlternativeNameExtension, SubjectKeyIdentifierExtension } = library;
+    const issuer = new library.X509Certificate(this.#authority.certificate);
+    const certificate = await library.X509CertificateGenerator.create({
       // A common name has at most 64 characters, and nobody reads it.
       subject: [{ CN: [host.slice(0, 64)] }],
-      issuer: this.#issuer.subject,
+      issuer: issuer.subject,
       publicKey: keys.publicKey,
       signingKey: await this.#signingKey,
       signingAlgorithm: algorithm,
@@ -70,7 +80,7 @@ export class LeafCertificates {
         new BasicConstraintsExtension(false, undefined, true),
         new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
         new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth]),
-        await AuthorityKeyIdentifierExtension.create(this.#issuer.publicKey), // strict clients ask for both
+        await AuthorityKeyIdentifierExtension.create(issuer.publicKey), // strict clients ask for both
         await SubjectKeyIdentifierExtension.create(keys.publicKey),
         new SubjectAlternativeNameExtension([parseIpv4(host) === null ? { type: 'dns', value: host } : { type: 'ip', value: host }]),
       ],
@@ -81,5 +91,6 @@ export class LeafCertificates {
 
 async function makeKeys(): Promise<{ keys: webcrypto.CryptoKeyPair; pem: string }> {
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
-  return { keys, pem: PemConverter.encode(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey), 'PRIVATE KEY') };
+  const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey));
+  return { keys, pem: createPrivateKey({ key: der, format: 'der', type: 'pkcs8' }).export({ type: 'pkcs8', format: 'pem' }).toString() };
 }
