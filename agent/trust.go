@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -39,6 +40,7 @@ type trustStore struct {
 	root      string
 	installed string
 	bundles   []string
+	anchors   []string
 }
 
 // prepare does before a claim what takes longest: the bundles come out of the image's layer into the sandbox's own, and
@@ -46,7 +48,15 @@ type trustStore struct {
 func (t *trustStore) prepare() error {
 	var seen []os.FileInfo
 	var failed error
-	t.bundles = nil
+	t.bundles, t.anchors = nil, nil
+	if err := os.MkdirAll(t.root+filepath.Dir(authorityFile), 0o755); err != nil {
+		failed = err
+	}
+	for _, dir := range anchorDirs {
+		if fi, err := os.Stat(t.root + dir); err == nil && fi.IsDir() {
+			t.anchors = append(t.anchors, dir)
+		}
+	}
 	for _, path := range bundleFiles {
 		fi, err := os.Stat(t.root + path)
 		if err != nil || !fi.Mode().IsRegular() || sameAsAny(fi, seen) {
@@ -65,10 +75,8 @@ func (t *trustStore) install(certificate string) error {
 		return nil
 	}
 	failed := writeFileIn(t.root+authorityFile, certificate)
-	for _, dir := range anchorDirs {
-		if fi, err := os.Stat(t.root + dir); err == nil && fi.IsDir() {
-			failed = firstOf(failed, writeFileIn(t.root+dir+"/paddock.crt", certificate))
-		}
+	for _, dir := range t.anchors {
+		failed = firstOf(failed, writeFileIn(t.root+dir+"/paddock.crt", certificate))
 	}
 	for _, path := range t.bundles {
 		if t.installed == "" {
@@ -141,10 +149,13 @@ func sameAsAny(fi os.FileInfo, others []os.FileInfo) bool {
 }
 
 func writeFileIn(path, text string) error {
+	if err := overwriteAtOnce(path, []byte(text)); err == nil {
+		return nil
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return writeInPlaceOrReplace(path, []byte(text))
+	return replaceFile(path, []byte(text), 0o644)
 }
 
 func appendTo(path, text string) error {
@@ -160,13 +171,10 @@ func appendTo(path, text string) error {
 }
 
 func linkTo(path, target string) error {
-	if there, err := os.Readlink(path); err == nil && there == target {
-		return nil
+	if err := os.Symlink(target, path); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
 	}
-	if _, err := os.Lstat(path); err == nil {
-		return nil // somebody's own
-	}
-	return os.Symlink(target, path)
+	return nil // there, or somebody's own
 }
 
 // bundle is what the variables of clients that replace their own authorities name; "" where the image has none: they
