@@ -144,8 +144,10 @@ func (a *agent) route(w http.ResponseWriter, r *http.Request) error {
 	case "GET /v1/events":
 		return a.followEvents(w, r)
 	case "GET /v1/files", "PUT /v1/files", "DELETE /v1/files", "GET /v1/files/list", "GET /v1/files/info",
-		"POST /v1/files/rename", "POST /v1/files/mkdir":
+		"POST /v1/files/rename", "POST /v1/files/mkdir", "GET /v1/files/archive", "PUT /v1/files/archive":
 		return a.files(w, r, id, call)
+	case "POST /v1/mounts":
+		return a.mount(w, r, id)
 	case "GET /v1/tunnel":
 		return serveTunnel(w, r)
 	}
@@ -394,6 +396,11 @@ func (a *agent) files(w http.ResponseWriter, r *http.Request, id *identity, call
 			entries = []fileEntry{}
 		}
 		return answer(w, 200, map[string]any{"entries": entries, "truncated": truncated}, err)
+	case "GET /v1/files/archive":
+		return packTree(w, path)
+	case "PUT /v1/files/archive":
+		files, size, err := unpackTree(path, acc, uploadReader{r.Body})
+		return answer(w, 200, map[string]any{"files": files, "bytes": size}, err)
 	case "GET /v1/files/info":
 		info, err := fileInfo(path)
 		return answer(w, 200, info, err)

@@ -83,6 +83,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       keptMemoryMb: config.kept.memoryMb ?? undefined,
       keptSeconds: config.kept.seconds,
       egress: config.egress,
+      volumeLimits: { bytes: settings.maxVolumeBytes, entries: settings.maxVolumeEntries },
       images: openImages(config),
       buildTemplate,
       log,
@@ -92,7 +93,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     undo.push(() => events.stop());
     const access = new Access({ store, clock, events });
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
-    const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes), clock, events, settings });
+    const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes, host.volumeDisks), clock, events, settings });
     await volumes.start();
     const shelf = new TemplateShelf(store.templates, host.templates);
     const authorities = new Authorities({ maker: certificateMaker, clock });

@@ -8,10 +8,10 @@ import type { Endings } from './endings.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
 import type { Expiry } from './expiry.ts';
-import type { GuestRef, GuestSpec, Host, Lap } from './host.ts';
+import type { GuestRef, GuestSpec, Host, Lap, VolumeMount } from './host.ts';
 import type { Identities } from './identity.ts';
 import { newSandboxId, newShortId } from './ids.ts';
-import { enforcedPolicy } from './policy.ts';
+import { enforcedPolicy, withVolumes } from './policy.ts';
 import type { Principal } from './principal.ts';
 import { unborn, type Sandbox } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
@@ -66,15 +66,15 @@ export class Creation {
     assertCreatable(input, settings);
     const wanted = await bindings.wanted(principal, input.secrets?.bindings ?? [], input.envs, input.secrets?.field ?? 'secrets');
     using chosen = await shelf.choose(principal.teamId, input.templateName, settings);
-    const fill = await this.#deps.volumes.prepare(principal, input.policy?.volumes ?? []);
+    const { fill, mounts } = await this.#deps.volumes.prepare(principal, input.policy?.volumes ?? []);
     const boot: GuestMaker = async (unborn, equipment, aborted) => {
       const guest = await this.#guestOf(unborn, equipment, chosen, aborted, input.lap);
       if (fill === null) return guest;
       await fill(this.#deps.host.guest(unborn.id).files, aborted);
-      input.lap?.('volumes');
+      input.lap?.('copy');
       return guest;
     };
-    return await this.bear(() => this.#unborn(principal, input, chosen, wanted), boot, signal, input.lap);
+    return await this.bear(() => this.#unborn(principal, input, chosen, wanted, mounts), boot, signal, input.lap);
   }
 
   /** Makes a sandbox that `unborn` describes, with the guest that `make` makes. */
@@ -87,7 +87,7 @@ export class Creation {
     throw new PaddockError('internal', 'no free short id was found; try again');
   }
 
-  async #unborn(principal: Principal, input: CreateSandbox, chosen: Chosen, wanted: readonly WantedSecret[]): Promise<Newborn> {
+  async #unborn(principal: Principal, input: CreateSandbox, chosen: Chosen, wanted: readonly WantedSecret[], mounts: readonly VolumeMount[]): Promise<Newborn> {
     const id = newSandboxId();
     const endowment = await this.#deps.bindings.endow(id, principal.teamId, wanted, null);
     const sandbox: Sandbox = Object.freeze({
@@ -104,7 +104,7 @@ export class Creation {
       envs: input.envs,
       lifecycle: input.lifecycle,
       declared: input.declared,
-      policy: enforcedPolicy(input.policy ?? {}),
+      policy: withVolumes(enforcedPolicy(input.policy ?? {}), mounts),
       timeoutSeconds: input.timeoutSeconds,
       createdAt: this.#deps.clock.now(),
       sourceSnapshotId: null,
@@ -125,6 +125,7 @@ export class Creation {
       const guest = await arming.during(unborn.id, secretIds, () => this.#bear(newborn, make, birth, caller));
       const sandbox = await this.#run(unborn, guest, birth, caller);
       lap?.('store');
+      this.#deps.volumes.began(sandbox);
       expiry.watch(sandbox);
       events.ofSandbox(sandbox, 'lifecycle', 'created', {
         template: sandbox.template.name,
@@ -195,6 +196,7 @@ export class Creation {
       teamId: unborn.teamId,
       network: unborn.policy.network,
       inspection: equipment.inspection,
+      volumes: unborn.policy.volumes ?? [],
       ...(lap === undefined ? {} : { lap }),
       identity: this.#deps.identities.of(unborn, equipment),
     };

@@ -9,7 +9,7 @@ import type { Host, Lap } from './host.ts';
 import { newSandboxId, newShortId, type SandboxRef, type SnapshotId } from './ids.ts';
 import type { Keeping } from './keeping.ts';
 import type { ProcessClock } from './process-clock.ts';
-import { assertEnforceable, enforcedPolicy, type PolicyRequest } from './policy.ts';
+import { assertEnforceable, enforcedPolicy, withVolumes, type PolicyRequest } from './policy.ts';
 import type { Principal } from './principal.ts';
 import type { Resuming } from './resuming.ts';
 import type { SecretBindings } from './secrets/bindings.ts';
@@ -17,6 +17,7 @@ import { unborn, type Declared, type EnforcedPolicy, type Lifecycle, type Sandbo
 import type { CoreSettings } from './settings.ts';
 import { isReady, type ReadySnapshot } from './snapshot.ts';
 import type { Snapshots } from './snapshots.ts';
+import type { VolumeAttachments } from './volume-attachments.ts';
 
 /** What a sandbox made from another one's state may have of its own; the rest is its source's. */
 export interface CopyInput {
@@ -52,6 +53,7 @@ interface ForksDeps {
   readonly resuming: Resuming;
   readonly bindings: SecretBindings;
   readonly snapshots: Snapshots;
+  readonly volumes: VolumeAttachments;
   readonly settledSandbox: (principal: Principal, ref: SandboxRef) => Promise<Sandbox>;
   readonly kill: (sandbox: Sandbox) => Promise<unknown>;
 }
@@ -126,6 +128,7 @@ export class Forks {
     const lineage = { sandboxId: snapshot.sandboxId, authorityId: captured.authorityId, savedAt: snapshot.createdAt, without: new Set(Object.keys(input.envs ?? {})) };
     const envs = { ...captured.envs, ...input.envs };
     assertEnvs('envs', envs, settings.maxEnvBytes);
+    await this.#deps.volumes.assertPresent(principal, captured.policy.volumes);
     const described = async (): Promise<Newborn> => {
       const id = newSandboxId();
       const endowment = await bindings.endow(id, principal.teamId, wanted, lineage);
@@ -143,7 +146,8 @@ export class Forks {
         envs,
         lifecycle: input.lifecycle ?? captured.lifecycle,
         declared: input.declared ?? captured.declared,
-        policy: input.policy ?? captured.policy,
+        // The saved guest has its volumes open: they are what they were, whatever else is new.
+        policy: withVolumes(input.policy ?? captured.policy, captured.policy.volumes ?? []),
         timeoutSeconds: input.timeoutSeconds ?? captured.timeoutSeconds,
         createdAt: clock.now(),
         sourceSnapshotId: sourceId,

@@ -1,6 +1,6 @@
 import type { Duplex, Readable } from 'node:stream';
 import type { PaddockError } from './errors.ts';
-import type { SandboxId, TeamId } from './ids.ts';
+import type { SandboxId, TeamId, VolumeId } from './ids.ts';
 import type { ConnectionEvent } from './network/egress.ts';
 import type { Inspection, InspectionEvent } from './network/inspection.ts';
 import type { NetworkPolicy } from './network/rules.ts';
@@ -44,6 +44,19 @@ export interface GuestIdentity {
 /** Called when a stage of some work is done; what it makes of that is the caller's affair. */
 export type Lap = (stage: string) => void;
 
+/** A volume that a guest has before its eyes: what anybody writes to it is seen by all at once. */
+export interface VolumeMount {
+  readonly volumeId: VolumeId;
+  /** What it was called when it was attached, for whoever has to be told that it is gone. */
+  readonly name: string;
+  /** Absolute, inside the guest. */
+  readonly mountPath: string;
+  /** The directory of the volume that is mounted; empty for all of it. */
+  readonly subpath: readonly string[];
+  /** Kept by the host, whatever the guest tries. */
+  readonly readOnly: boolean;
+}
+
 export interface GuestSpec {
   readonly template: Template;
   readonly limits: Limits;
@@ -53,6 +66,7 @@ export interface GuestSpec {
   readonly network: NetworkPolicy;
   /** In force together with the rules. */
   readonly inspection?: Inspection | null;
+  readonly volumes?: readonly VolumeMount[];
   /** Hears of the stages `slot`, `boot`, `agent` (or `waiting`, when a guest waited) and `claim`. */
   readonly lap?: Lap;
 }
@@ -71,6 +85,8 @@ export interface CheckpointRef {
   readonly template: string;
   /** What it takes on the host's disk. */
   readonly bytes: number;
+  /** Whether volumes can be mounted in it; absent before there were such. */
+  readonly mountable?: boolean;
   /** Memory the guest held when it was saved: what a restore takes at least. */
   readonly memoryBytes: number;
   /** How long the guest stood still for it. */
@@ -99,6 +115,8 @@ export interface RestoreSpec {
   readonly network: NetworkPolicy;
   /** In force together with the rules. */
   readonly inspection?: Inspection | null;
+  /** Those that were mounted when it was saved, in the same order. */
+  readonly volumes?: readonly VolumeMount[];
   /** Hears of the stages `kept`, or `slot`, `egress`, `restore` and `agent`, and of `identity`. */
   readonly lap?: Lap;
 }
@@ -134,7 +152,7 @@ export type Recovery = { readonly alive: true } | { readonly alive: false; reado
 export interface Host {
   /**
    * Gives a guest of the template this identity: takes a waiting one or boots one. Resolves when the guest's agent has
-   * acknowledged it, so the first command can run. On failure nothing of the guest is left.
+   * acknowledged it, so the first command can run, with its volumes mounted. On failure nothing of the guest is left.
    */
   provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef>;
   /**
@@ -171,7 +189,7 @@ export interface Host {
   /**
    * A guest from a checkpoint, under the identity given and ready for commands. When the sandbox has a live guest, that goes on until the new
    * one is ready to take its place, and is ended then. On failure nothing of the new one is left, and the checkpoint stays.
-   * Throws `not_found` when the checkpoint is gone, `unprocessable` when it is damaged or this machine lacks what wrote it, with its name.
+   * Throws `conflict` naming a volume that is gone, `not_found` when the checkpoint is gone, `unprocessable` when it is damaged or this machine lacks what wrote it, with its name.
    */
   restore(spec: RestoreSpec, signal: AbortSignal): Promise<GuestRef>;
   /** Removes a checkpoint, and a guest kept with it. Succeeds when there is nothing. */
@@ -277,6 +295,10 @@ export interface GuestFiles {
   remove(path: string, user: string | undefined, signal: AbortSignal): Promise<boolean>;
   rename(from: string, to: string, user: string | undefined, signal: AbortSignal): Promise<FileEntry>;
   makeDir(path: string, user: string | undefined, signal: AbortSignal): Promise<boolean>;
+  /** Puts the files and directories of a tar below a directory, which is made when missing; false when the guest cannot, and then nothing is there. */
+  unpack(path: string, user: string | undefined, tree: Readable, signal: AbortSignal): Promise<boolean>;
+  /** Everything below a directory as a tar, links and special files as entries without content; null when the guest cannot. */
+  pack(path: string, signal: AbortSignal): Promise<Readable | null>;
 }
 
 /**

@@ -1,4 +1,5 @@
 import { PaddockError } from './errors.ts';
+import type { VolumeMount } from './host.ts';
 import { parsePolicy } from './network/parse.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import { parseAuthority } from './network/target.ts';
@@ -81,6 +82,11 @@ export function enforcedPolicy(request: PolicyRequest): EnforcedPolicy {
     network: parsePolicy({ allow: network.allowOut ?? [], deny: network.denyOut ?? [] }),
     maskRequestHost: typeof network.maskRequestHost === 'string' && network.maskRequestHost !== '' ? network.maskRequestHost : null,
   });
+}
+
+/** The same for a sandbox with these volumes before its eyes. */
+export function withVolumes(policy: EnforcedPolicy, volumes: readonly VolumeMount[]): EnforcedPolicy {
+  return volumes.length === 0 && policy.volumes === undefined ? policy : Object.freeze({ ...policy, volumes });
 }
 
 /** Reads the outbound rules of a request whose lists stand under `path`; throws `invalid_argument` naming the rule. */

@@ -17,6 +17,7 @@ import type { Arming } from './secrets/arming.ts';
 import type { Equipment, SecretBindings } from './secrets/bindings.ts';
 import type { SandboxPatch, Store } from './store.ts';
 import type { Tokens } from './tokens.ts';
+import type { VolumeAttachments } from './volume-attachments.ts';
 
 export interface ResumingDeps {
   readonly store: Store;
@@ -33,6 +34,7 @@ export interface ResumingDeps {
   readonly tokens: Tokens;
   readonly bindings: SecretBindings;
   readonly arming: Arming;
+  readonly volumes: VolumeAttachments;
 }
 
 /** Brings sandboxes back from what was saved of them. Until the row says running, the saved state is what counts, and stays. */
@@ -96,6 +98,7 @@ export class Resuming {
     const birth = births.begin(claimed.id);
     try {
       const becoming = { ...claimed, ...patch };
+      await this.#deps.volumes.assertPresent(claimed, snapshot.captured.policy.volumes);
       const equipment = await bindings.of(becoming);
       const guest = await arming.during(becoming.id, equipment.secretIds, () => host.restore(this.specOf(becoming, equipment, snapshot, true, lap), birth.signal));
       birth.provisioned();
@@ -104,6 +107,7 @@ export class Resuming {
       await this.#deps.processes.restart(becoming, snapshot.captured.processes, before.state === 'paused');
       const running = await this.#run(becoming, guest, patch, birth);
       lap?.('store');
+      this.#deps.volumes.began(running);
       expiry.watch(running);
       events.ofSandbox(running, 'lifecycle', before.state === 'paused' ? 'resumed' : 'restored', { snapshotId: snapshot.id, durationMs: clock.now() - begun });
       return running;
@@ -129,6 +133,7 @@ export class Resuming {
       teamId: sandbox.teamId,
       network: sandbox.policy.network,
       inspection: equipment.inspection,
+      volumes: snapshot.captured.policy.volumes ?? [],
       ...(lap === undefined ? {} : { lap }),
     };
   }

@@ -1,5 +1,5 @@
 import type { AuthorityId, SandboxId, ShortId, SnapshotId, TeamId } from './ids.ts';
-import type { GuestRef } from './host.ts';
+import type { GuestRef, VolumeMount } from './host.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import type { Limits } from './template.ts';
 
@@ -58,6 +58,8 @@ export interface EnforcedPolicy {
   readonly previews: PreviewAccess;
   /** The `Host` that programs behind the port proxy see, with `${PORT}` for the port; null for the usual one. */
   readonly maskRequestHost: string | null;
+  /** Volumes that it has before its eyes; absent for none. */
+  readonly volumes?: readonly VolumeMount[];
 }
 
 /**

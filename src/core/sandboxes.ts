@@ -103,14 +103,15 @@ export class Sandboxes {
     this.arming = arming;
     const creation = new Creation({ ...deps, arming, identities, admission, births, endings, deadlines, expiry });
     const pausing = new Pausing({ processes, store, host, clock, events, deadlines, admission, endings, expiry, keeping });
-    const resuming = new Resuming({ processes, store, host, clock, events, admission, births, endings, expiry, pausing, identities, tokens, bindings, arming });
+    const resuming = new Resuming({ processes, store, host, clock, events, admission, births, endings, expiry, pausing, identities, tokens, bindings, arming, volumes: deps.volumes });
     const waking = new Waking({ store, clock, pausing, resuming });
     const settledSandbox = (principal: Principal, ref: SandboxRef): Promise<Sandbox> => waking.settled(principal.teamId, ref, settlesWithinMs);
     this.snapshots = new Snapshots({ processes, store, host, clock, events, settings, keeping, resuming, settledSandbox });
-    this.forks = new Forks({ processes, bindings, host, clock, events, settings, admission, creation, keeping, resuming, snapshots: this.snapshots, settledSandbox, kill: (sandbox) => this.#end(sandbox, 'killed') });
+    this.forks = new Forks({ processes, bindings, host, clock, events, settings, admission, creation, keeping, resuming, snapshots: this.snapshots, volumes: deps.volumes, settledSandbox, kill: (sandbox) => this.#end(sandbox, 'killed') });
     endings.onEnd((id, sandbox) => {
       admission.leave(id);
       keeping.ended(sandbox);
+      deps.volumes.ended(sandbox);
     });
     endings.releasedBy((id) => pausing.released(id));
     expiry.pauseBy((sandbox, cause, guard) => pausing.pause(sandbox, cause, guard));

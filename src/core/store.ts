@@ -230,7 +230,7 @@ export interface VolumeStore {
   insert(volume: Volume): Promise<void>;
   find(teamId: TeamId, id: VolumeId): Promise<Volume | null>;
   /** Newest first. */
-  list(teamId: TeamId): Promise<readonly Volume[]>;
+  list(teamId: TeamId, page: { readonly limit: number; readonly after?: Pick<Volume, 'createdAt' | 'id'> }): Promise<readonly Volume[]>;
   /** Over all teams. */
   ids(): Promise<readonly VolumeId[]>;
   count(teamId: TeamId): Promise<number>;

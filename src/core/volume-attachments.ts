@@ -1,15 +1,17 @@
 import { PaddockError } from './errors.ts';
-import type { GuestFiles } from './host.ts';
+import type { GuestFiles, VolumeMount } from './host.ts';
 import type { VolumeId } from './ids.ts';
 import type { Principal } from './principal.ts';
+import type { Sandbox } from './sandbox.ts';
 import { parseVolumePath, type VolumePath } from './volume.ts';
-import type { Volumes } from './volumes.ts';
+import { volumeGone, type Volumes } from './volumes.ts';
 
 /** A volume that a create asks for. */
 export interface VolumeAttachment {
   readonly volumeId: VolumeId;
   /** Absolute, inside the sandbox. */
   readonly mountPath: string;
+  /** Files of its own, or those that others see and change too, to be changed or only read. */
   readonly mode: 'copy' | 'mount' | 'mount-ro';
   /** A directory of the volume instead of all of it. */
   readonly subpath?: string;
@@ -18,25 +20,43 @@ export interface VolumeAttachment {
 /** Puts files into a guest that has just started. */
 export type GuestFiller = (files: GuestFiles, signal: AbortSignal) => Promise<void>;
 
+/** What attachments come to: files to be copied, null for none, and volumes to be mounted. */
+export interface PreparedVolumes {
+  readonly fill: GuestFiller | null;
+  readonly mounts: readonly VolumeMount[];
+}
+
+/** Of one sandbox, mounted. */
+export const mostLiveVolumes = 16;
+
 const systemDirectories: ReadonlySet<string> = new Set(['etc', 'usr', 'proc', 'sys', 'dev', 'bin', 'sbin', 'lib', 'lib64', 'var', 'run', 'boot']);
 const writesAtOnce = 8;
 
-/** Throws `invalid_argument` naming the field for what cannot be attached, or not yet. */
+/** Throws `invalid_argument` naming the field for what cannot be attached. */
 export function assertAttachable(attachments: readonly VolumeAttachment[]): void {
-  const taken = new Set<string>();
+  const taken: { readonly names: VolumePath; readonly live: boolean }[] = [];
   for (const [i, { mountPath, mode, subpath }] of attachments.entries()) {
     const field = `volumes[${i}]`;
-    if (mode !== 'copy') throw invalid(`${field}.mode`, `is ${mode}, which is not available yet, and is refused rather than ignored; copy is: the sandbox gets the files of the volume as its own`);
     const names = parseVolumePath(`${field}.mount_path`, mountPath);
     if (!mountPath.startsWith('/')) throw invalid(`${field}.mount_path`, 'must be absolute');
     if (names.length === 0 || systemDirectories.has(names[0]!)) throw invalid(`${field}.mount_path`, `must not be / or in a directory of the system (${[...systemDirectories].map((each) => `/${each}`).join(', ')})`);
-    if (taken.has(names.join('/'))) throw invalid(`${field}.mount_path`, 'is that of another volume too');
-    taken.add(names.join('/'));
+    if (names[0] === '.paddock') throw invalid(`${field}.mount_path`, 'must not be in /.paddock, where the sandbox keeps what it is run with');
+    const live = mode !== 'copy';
+    for (const other of taken) {
+      const shared = Math.min(names.length, other.names.length);
+      if (names.slice(0, shared).join('/') !== other.names.slice(0, shared).join('/')) continue;
+      if (names.length === other.names.length) throw invalid(`${field}.mount_path`, 'is that of another volume too');
+      // A copy would be written into the other volume, and a mount would hide what is there.
+      if (live || other.live) throw invalid(`${field}.mount_path`, 'lies inside that of another volume, or the other way round, and one of them is mounted');
+    }
+    taken.push({ names, live });
     if (subpath !== undefined) parseVolumePath(`${field}.subpath`, subpath);
   }
+  const live = taken.filter((each) => each.live).length;
+  if (live > mostLiveVolumes) throw invalid('volumes', `has ${live} volumes to be mounted; the limit is ${mostLiveVolumes}`);
 }
 
-/** Copies volumes into new sandboxes. */
+/** Brings volumes into new sandboxes. */
 export class VolumeAttachments {
   readonly #volumes: Volumes;
 
@@ -44,23 +64,54 @@ export class VolumeAttachments {
     this.#volumes = volumes;
   }
 
-  /** Looks at what is asked for before anything is made. Null when that is nothing. */
-  async prepare(principal: Principal, attachments: readonly VolumeAttachment[]): Promise<GuestFiller | null> {
-    const sources: { readonly id: VolumeId; readonly from: VolumePath; readonly to: string }[] = [];
-    for (const [i, { volumeId, mountPath, subpath }] of attachments.entries()) {
-      await this.#volumes.get(principal, volumeId);
-      const from = parseVolumePath('subpath', subpath ?? '');
+  /** Looks at what is asked for before anything is made. */
+  async prepare(principal: Principal, attachments: readonly VolumeAttachment[]): Promise<PreparedVolumes> {
+    const copies: { readonly id: VolumeId; readonly from: VolumePath; readonly to: string }[] = [];
+    const mounts: VolumeMount[] = [];
+    for (const [i, { volumeId, mountPath, mode, subpath = '' }] of attachments.entries()) {
+      const { name } = await this.#volumes.get(principal, volumeId);
+      const from = parseVolumePath('subpath', subpath);
       const { type } = await this.#volumes.storage.info(volumeId, from);
       if (type !== 'dir') throw invalid(`volumes[${i}].subpath`, 'is a file of the volume, and must be a directory');
-      sources.push({ id: volumeId, from, to: `/${parseVolumePath('mount_path', mountPath).join('/')}` });
+      const to = `/${parseVolumePath('mount_path', mountPath).join('/')}`;
+      if (mode === 'copy') copies.push({ id: volumeId, from, to });
+      else mounts.push(Object.freeze({ volumeId, name, mountPath: to, subpath: from, readOnly: mode === 'mount-ro' }));
     }
-    if (sources.length === 0) return null;
-    return async (files, signal) => {
-      for (const { id, from, to } of sources) await this.#copy(id, from, to, files, signal);
+    const fill: GuestFiller = async (files, signal) => {
+      for (const { id, from, to } of copies) await this.#copy(id, from, to, files, signal);
     };
+    return { fill: copies.length === 0 ? null : fill, mounts };
   }
 
+  /** Throws `conflict` naming the volume that a saved sandbox needs and that is not there any more. */
+  async assertPresent(principal: Pick<Principal, 'teamId'>, mounts: readonly VolumeMount[] = []): Promise<void> {
+    for (const mount of mounts) if (!(await this.#volumes.exists(principal, mount.volumeId))) throw volumeGone(mount);
+  }
+
+  /** A sandbox runs with its volumes, which it may change from now on without anybody's knowing. */
+  began({ id, policy }: Pick<Sandbox, 'id' | 'policy'>): void {
+    this.#volumes.mountedIn(id, policy.volumes ?? []);
+  }
+
+  /** A sandbox has ended: what it left in its volumes is counted. */
+  ended({ id }: Pick<Sandbox, 'id'>): void {
+    this.#volumes.unmountedFrom(id);
+  }
+
+  /** As one stream where the agent takes one; else file by file. */
   async #copy(id: VolumeId, from: VolumePath, to: string, files: GuestFiles, signal: AbortSignal): Promise<void> {
+    const tree = this.#volumes.storage.packTree(id, from, signal);
+    try {
+      if (await files.unpack(to, undefined, tree, signal)) return;
+    } catch (error) {
+      throw changedMeanwhile(error);
+    } finally {
+      tree.destroy();
+    }
+    await this.#copyEach(id, from, to, files, signal);
+  }
+
+  async #copyEach(id: VolumeId, from: VolumePath, to: string, files: GuestFiles, signal: AbortSignal): Promise<void> {
     const { storage } = this.#volumes;
     await files.makeDir(to, undefined, signal);
     const underWay = new Set<Promise<unknown>>();
@@ -90,9 +141,13 @@ export class VolumeAttachments {
       await Promise.all(underWay);
     } catch (error) {
       await Promise.allSettled(underWay);
-      throw error instanceof PaddockError && error.code === 'not_found' ? new PaddockError('conflict', 'a volume was changed or deleted while it was copied; try again', {}, { cause: error }) : error;
+      throw changedMeanwhile(error);
     }
   }
+}
+
+function changedMeanwhile(error: unknown): unknown {
+  return error instanceof PaddockError && error.code === 'not_found' ? new PaddockError('conflict', 'a volume was changed or deleted while it was copied; try again', {}, { cause: error }) : error;
 }
 
 function invalid(field: string, what: string): PaddockError {

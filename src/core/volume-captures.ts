@@ -29,8 +29,25 @@ export class VolumeCaptures {
       const root = `/${names.join('/')}`;
       const { type } = await files.info(root, 'root', signal);
       if (type !== 'dir') throw new PaddockError('invalid_argument', `path ${root} is not a directory`, { field: 'path' });
-      return this.#volumes.make(principal, name, (id) => this.#copy(files, root, id, signal));
+      return this.#volumes.make(principal, name, async (id) => (await this.#take(files, root, id, signal)) ?? this.#copy(files, root, id, signal));
     });
+  }
+
+  /** As one stream; null when the agent cannot. */
+  async #take(files: GuestFiles, root: string, id: VolumeId, signal: AbortSignal): Promise<VolumeContents | null> {
+    const { storage, settings } = this.#volumes;
+    const tree = await files.pack(root, signal);
+    if (tree === null) return null;
+    const limit = { bytes: settings.maxVolumeBytes, entries: settings.maxVolumeEntries };
+    // What is beside the content of the files has a bound of its own where it is unpacked.
+    const bounded = boundedTo(Number.MAX_SAFE_INTEGER, tree, { tooLarge: () => tooLarge('the directory', limit.bytes), stallMs, signal });
+    try {
+      const { bytes, entries, skipped, firstSkipped } = await storage.unpackTree(id, bounded, limit, signal);
+      return { bytes, entries, metadata: skipped === 0 ? {} : { skipped_links_and_special_files: String(skipped), first_skipped: firstSkipped ?? '' } };
+    } finally {
+      bounded.destroy();
+      tree.destroy();
+    }
   }
 
   async #copy(files: GuestFiles, root: string, id: VolumeId, signal: AbortSignal): Promise<VolumeContents> {

@@ -1,4 +1,4 @@
-import type { Readable } from 'node:stream';
+import { pipeline, Transform, type Readable } from 'node:stream';
 import { boundedTo } from './bounded.ts';
 import { PaddockError } from './errors.ts';
 import type { VolumeId } from './ids.ts';
@@ -8,6 +8,20 @@ import type { VolumeUsage } from './volume-storage.ts';
 import { tooLarge, type Volumes } from './volumes.ts';
 
 const stallMs = 60_000;
+
+/** A length that has been promised is kept, or the answer breaks off: a sandbox may cut the file while it is read. */
+function exactly(size: number, body: Readable, path: string): Readable {
+  let left = size;
+  const checked = new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      left -= chunk.length;
+      done(null, chunk);
+    },
+    flush: (done) => done(left === 0 ? null : new PaddockError('conflict', `${path} was changed while it was read; try again`)),
+  });
+  pipeline(body, checked, () => undefined); // whoever reads it is told by the stream
+  return checked;
+}
 
 /** Single files of a volume, without a sandbox. Changes of one volume happen one after another; a file is replaced whole or not at all. */
 export class VolumeFiles {
@@ -33,7 +47,7 @@ export class VolumeFiles {
         this.#assertEntries(usage, old === null ? names.length : 0);
         const grown = await storage.put(id, names, file);
         return { grown, result: await storage.info(id, names) };
-      });
+      }, file.bytes);
     } catch (error) {
       // The storage only sees a body that broke off; this says why.
       throw bounded.errored instanceof PaddockError ? bounded.errored : error;
@@ -45,7 +59,8 @@ export class VolumeFiles {
   async read(principal: Principal, id: VolumeId, path: string): Promise<{ readonly entry: VolumeEntry; readonly body: Readable }> {
     const names = parseVolumePath('path', path);
     await this.#volumes.get(principal, id);
-    return this.#volumes.storage.get(id, names);
+    const { entry, body } = await this.#volumes.storage.get(id, names);
+    return { entry, body: exactly(entry.size, body, path) };
   }
 
   async list(principal: Principal, id: VolumeId, path: string): Promise<readonly VolumeEntry[]> {

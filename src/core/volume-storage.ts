@@ -19,7 +19,7 @@ export interface IncomingFile extends AsyncDisposable {
 }
 
 /**
- * Where the files of volumes are. Nothing here follows a link. Throws `not_found`, `conflict`, `no_space`, and `invalid_argument` for
+ * Where the files of volumes are. Sandboxes may write to them at any moment. Nothing here follows a link. Throws `not_found`, `conflict`, `no_space`, and `invalid_argument` for
  * what is a file where a directory is needed, or the other way round. Changes of one volume are made one after another by the caller.
  */
 export interface VolumeStorage {
@@ -32,11 +32,17 @@ export interface VolumeStorage {
   sweep(known: readonly VolumeId[]): Promise<void>;
   /** Counted anew. */
   usage(id: VolumeId): Promise<VolumeUsage>;
+  /** What the volume's files take on its disk, in blocks: known at once, whoever writes to it. */
+  occupied(id: VolumeId): Promise<VolumeUsage>;
 
   /** Reads a tar.gz into an empty volume; null when the archive has not one byte. Throws `too_large`, and `invalid_argument` naming the entry at fault. */
   unpack(id: VolumeId, archive: Readable, limit: VolumeUsage, signal: AbortSignal): Promise<Unpacked | null>;
+  /** The same for a tar, which a sandbox has made of a directory: what cannot be kept is `unprocessable`. */
+  unpackTree(id: VolumeId, tree: Readable, limit: VolumeUsage, signal: AbortSignal): Promise<Unpacked>;
   /** The volume as a tar.gz. */
   pack(id: VolumeId, signal: AbortSignal): Readable;
+  /** What is below a directory of it as a tar, named from there. */
+  packTree(id: VolumeId, path: VolumePath, signal: AbortSignal): Readable;
 
   /** `durable`: what has been awaited survives a power cut. */
   receive(id: VolumeId, body: Readable | Uint8Array, options: { readonly durable: boolean }): Promise<IncomingFile>;

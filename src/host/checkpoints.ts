@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { mkdir, open, readFile, readdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -7,6 +7,7 @@ import type { CheckpointRef } from '../core/host.ts';
 import { Hashing } from './hashing.ts';
 import type { HostLog } from './log.ts';
 import { formatManifest, manifestName, parseManifest, type Manifest, type SavedFile } from './manifest.ts';
+import type { SavedVolume } from './volumes/open-files.ts';
 
 const partialSuffix = '.partial';
 const idShape = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -23,7 +24,7 @@ export interface Draft {
   /** An empty directory. */
   readonly dir: string;
   /** Makes it a checkpoint that survives a power cut. */
-  finish(facts: Omit<CheckpointRef, 'id' | 'bytes'>): Promise<CheckpointRef>;
+  finish(facts: Omit<CheckpointRef, 'id' | 'bytes'>, volumes?: readonly SavedVolume[]): Promise<CheckpointRef>;
   /** Removes it. */
   discard(): Promise<void>;
 }
@@ -59,6 +60,11 @@ export class Checkpoints {
     }
   }
 
+  /** Whether there is one, or one is being written. */
+  has(id: string): boolean {
+    return idShape.test(id) && ['', partialSuffix].some((suffix) => existsSync(join(this.#dir, `${id}${suffix}`)));
+  }
+
   /** Begins one of at most this size. Throws `no_space` when the disk has no room for it. */
   async begin(id: string, bytes: number): Promise<Draft> {
     if (!idShape.test(id)) throw new PaddockError('invalid_argument', `"${id}" is no id of a checkpoint.`);
@@ -85,8 +91,8 @@ export class Checkpoints {
     }
     return {
       dir,
-      finish: async (facts) => {
-        const ref = await this.#finish(id, dir, facts);
+      finish: async (facts, volumes = []) => {
+        const ref = await this.#finish(id, dir, facts, volumes);
         close();
         return ref;
       },
@@ -98,11 +104,11 @@ export class Checkpoints {
     };
   }
 
-  async #finish(id: string, dir: string, facts: Omit<CheckpointRef, 'id' | 'bytes'>): Promise<CheckpointRef> {
+  async #finish(id: string, dir: string, facts: Omit<CheckpointRef, 'id' | 'bytes'>, volumes: readonly SavedVolume[]): Promise<CheckpointRef> {
     const files: SavedFile[] = [];
     for (const name of (await readdir(dir)).sort()) files.push({ name, size: await flush(join(dir, name)), sha256: null });
     const ref: CheckpointRef = Object.freeze({ id, ...facts, bytes: files.reduce((sum, file) => sum + file.size, 0) });
-    const manifest: Manifest = { version: 1, ref, createdAt: Date.now(), files };
+    const manifest: Manifest = { version: 1, ref, createdAt: Date.now(), files, ...(volumes.length === 0 ? {} : { volumes }) };
     await writeFile(join(dir, manifestName), formatManifest(manifest), { mode: 0o600 });
     await flush(join(dir, manifestName));
     await flush(dir);
@@ -148,6 +154,12 @@ export class Checkpoints {
   #remember(id: string, verdict: Promise<void>): void {
     this.#sound.set(id, { until: Date.now() + soundForMs, verdict });
     verdict.catch(() => this.#sound.delete(id));
+  }
+
+  /** What a checkpoint keeps of volumes; nothing when it cannot be read. */
+  async volumesOf(id: string): Promise<readonly SavedVolume[]> {
+    const manifest = await this.#read(id).catch(() => null);
+    return manifest?.volumes ?? [];
   }
 
   /** Succeeds when there is nothing. */

@@ -9,6 +9,7 @@ import type { Inspection, InspectionEvent } from '../core/network/inspection.ts'
 import type { NetworkPolicy } from '../core/network/rules.ts';
 import type { Limits } from '../core/template.ts';
 import type { BuildHost, ImageRequest, ImportedImage, LayerId, LayerRef, StepSpec, TemplateRoot } from '../core/templates/build-host.ts';
+import type { VolumeUsage } from '../core/volume-storage.ts';
 import { openArtefacts } from './artefacts.ts';
 import { BuiltTemplates, Builds } from './builds/builds.ts';
 import { openCgroup } from './cgroup.ts';
@@ -33,6 +34,10 @@ import { restorableProtocol, Saving } from './saving.ts';
 import { Slots } from './slots.ts';
 import { type InstalledTemplates, loadTemplates } from './templates.ts';
 import { type Tenant, Tenants } from './tenants.ts';
+import { VolumeBinds } from './volumes/binds.ts';
+import { OpenFiles } from './volumes/open-files.ts';
+import { PutBack } from './volumes/put-back.ts';
+import { ImageDisks } from './volumes/image-disks.ts';
 
 export interface HostOptions {
   readonly dataDir: string;
@@ -45,6 +50,8 @@ export interface HostOptions {
   /** How long a paused guest is kept in memory at most. Default 600. */
   readonly keptSeconds?: number | undefined;
   readonly egress: EgressOptions;
+  /** How large volumes are made. Default 4 GiB, 100,000 files. */
+  readonly volumeLimits?: VolumeUsage | undefined;
   /** Where images for templates come from; without it none can be imported. */
   readonly images?: ImageSource | undefined;
   /** Builds one of the templates that set-up only offers. */
@@ -60,6 +67,8 @@ const slotsAhead = 4;
 /** This machine as a host of guests: gVisor, the gateway namespace, slots and agents behind the core's interface. */
 export class LocalHost implements Host, BuildHost {
   readonly templates: InstalledTemplates;
+  /** What the volumes of this machine lie on. */
+  readonly volumeDisks: ImageDisks;
   readonly #instance: Instance;
   readonly #runtime: Runtime;
   readonly #slots: Slots;
@@ -74,6 +83,7 @@ export class LocalHost implements Host, BuildHost {
   readonly #builds: Builds;
   readonly #log: HostLog;
   readonly #tenants: Tenants;
+  readonly #openFiles: OpenFiles;
   readonly #closing = new AbortController();
   #deathListener: (id: SandboxId, death: GuestDeath) => void = () => {};
   #pulse: NodeJS.Timeout | null = null;
@@ -98,10 +108,13 @@ export class LocalHost implements Host, BuildHost {
       await this.#egress.expel(tenant.slot.address); // it must lead nowhere before the slot can become somebody else's
       await this.#guests.dispose(tenant);
     });
-    this.#saving = new Saving(runtime, this.#checkpoints, this.#egress, log);
-    this.#claiming = new Claiming(this.#guests, this.#egress, this.#tenants);
+    this.volumeDisks = new ImageDisks(join(instance.dataDir, 'volumes'), { ...(options.volumeLimits ?? { bytes: 4 * 1024 ** 3, entries: 100_000 }), isKept: (id) => this.#checkpoints.has(id), log });
+    const binds = new VolumeBinds(this.volumeDisks);
+    this.#openFiles = new OpenFiles(this.volumeDisks);
+    this.#saving = new Saving(runtime, this.#checkpoints, this.#egress, this.#openFiles, log);
+    this.#claiming = new Claiming(this.#guests, this.#egress, this.#tenants, binds);
     const parts = { runtime, checkpoints: this.#checkpoints, slots: this.#slots, guests: this.#guests, room: this.#room, egress: this.#egress };
-    this.#restoring = new Restoring({ ...parts, templates: this.templates });
+    this.#restoring = new Restoring({ ...parts, templates: this.templates, binds, putBack: new PutBack(this.volumeDisks, log) });
     this.#builds = new Builds({ ...parts, dataDir: instance.dataDir, built, images: options.images ?? null, tenants: this.#tenants, claiming: this.#claiming });
   }
 
@@ -262,6 +275,7 @@ export class LocalHost implements Host, BuildHost {
 
   async removeCheckpoint(checkpointId: string): Promise<void> {
     await this.#kept.evict({ checkpointId });
+    await this.#openFiles.release(checkpointId, await this.#checkpoints.volumesOf(checkpointId));
     await this.#checkpoints.remove(checkpointId);
   }
 
@@ -320,6 +334,7 @@ export class LocalHost implements Host, BuildHost {
     this.#egress.close();
     await this.#guests.close();
     await this.#slots.close();
+    await this.volumeDisks.close();
   }
 
   /** Ends every guest and removes everything that this instance ever made on the machine, the data directory's state excepted. */
@@ -331,6 +346,7 @@ export class LocalHost implements Host, BuildHost {
     await removeGateway(this.#instance);
     await openCgroup(this.#instance.cgroup).remove();
     await unmountAt(this.#instance.slotsDir);
+    await this.volumeDisks.end();
     await this.#builds.teardown();
     rmSync(join(this.#instance.dataDir, 'host'), { recursive: true, force: true });
   }

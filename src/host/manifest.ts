@@ -1,4 +1,5 @@
 import type { CheckpointRef } from '../core/host.ts';
+import { isSavedVolume, type SavedVolume } from './volumes/open-files.ts';
 
 export const manifestName = 'manifest.json';
 
@@ -9,6 +10,8 @@ export interface Manifest {
   /** Milliseconds since the epoch. */
   readonly createdAt: number;
   readonly files: readonly SavedFile[];
+  /** What is kept beside it of the volumes that were mounted; absent without any. */
+  readonly volumes?: readonly SavedVolume[];
 }
 
 export interface SavedFile {
@@ -30,8 +33,8 @@ export function parseManifest(text: string): Manifest | null {
   } catch {
     return null;
   }
-  const { version, ref, createdAt, files } = (json ?? {}) as Partial<Manifest>;
-  const sound = version === 1 && typeof createdAt === 'number' && isRef(ref) && Array.isArray(files) && files.length > 0 && files.every(isFile);
+  const { version, ref, createdAt, files, volumes = [] } = (json ?? {}) as Partial<Manifest>;
+  const sound = version === 1 && typeof createdAt === 'number' && isRef(ref) && Array.isArray(files) && files.length > 0 && files.every(isFile) && Array.isArray(volumes) && volumes.every(isSavedVolume);
   return sound ? (json as Manifest) : null;
 }
 

@@ -16,6 +16,9 @@ import { restorableProtocol } from './saving.ts';
 import type { Slots } from './slots.ts';
 import type { InstalledTemplate, InstalledTemplates } from './templates.ts';
 import { untilAborted } from './until-aborted.ts';
+import type { PutBack } from './volumes/put-back.ts';
+import type { SavedVolume } from './volumes/open-files.ts';
+import type { VolumeBinds } from './volumes/binds.ts';
 
 /** A guest with its identity, ready for commands. */
 export type RestoredGuest = Omit<WaitingGuest, 'template'>;
@@ -28,6 +31,8 @@ export interface RestoringParts {
   readonly guests: Guests;
   readonly room: Room;
   readonly egress: Egress;
+  readonly binds: VolumeBinds;
+  readonly putBack: PutBack;
 }
 
 const listenWithinMs = 20_000;
@@ -72,7 +77,7 @@ export class Restoring {
     const limit = AbortSignal.any([signal, damage.signal]);
     let guest: RestoredGuest | undefined;
     try {
-      guest = await this.#load(spec, { dir, template, build: manifest.ref.build, agent: manifest.ref.agent }, limit);
+      guest = await this.#load(spec, { dir, template, build: manifest.ref.build, agent: manifest.ref.agent, mountable: manifest.ref.mountable === true, volumes: manifest.volumes ?? [] }, limit);
       await untilAborted(intact, limit);
       await this.#identify(guest, spec, limit);
       return guest;
@@ -83,8 +88,8 @@ export class Restoring {
     }
   }
 
-  async #load(spec: RestoreSpec, saved: { dir: string; template: InstalledTemplate; build: string; agent: string }, signal: AbortSignal): Promise<RestoredGuest> {
-    const { runtime, slots, egress, templates } = this.#parts;
+  async #load(spec: RestoreSpec, saved: { dir: string; template: InstalledTemplate; build: string; agent: string; mountable: boolean; volumes: readonly SavedVolume[] }, signal: AbortSignal): Promise<RestoredGuest> {
+    const { runtime, slots, egress, templates, binds, putBack } = this.#parts;
     await templates.prepare(saved.template).catch((reason: unknown) => {
       throw new PaddockError('unprocessable', `the root file system of the template that the sandbox was made from cannot be used: ${(reason as Error).message}`, {}, { cause: reason });
     });
@@ -94,7 +99,8 @@ export class Restoring {
     try {
       await egress.admit(entryOf(spec.identity.sandboxId, slot.address, spec));
       spec.lap?.('egress');
-      handle = await runtime.restore(slot, { ...saved, limits: spec.limits }, signal);
+      await binds.bind(slot.volumes, spec.volumes ?? [], { restoring: true });
+      handle = await putBack.during(spec.checkpoint.id, slot.volumes, saved.volumes, () => runtime.restore(slot, { ...saved, limits: spec.limits }, signal));
       spec.lap?.('restore');
     } catch (reason) {
       await egress.expel(slot.address);

@@ -10,6 +10,8 @@ export type RuntimeHandle = Pick<GuestRef, 'runtime' | 'build' | 'container' | '
 export interface Origin {
   readonly template: string;
   readonly agent: string;
+  /** Whether volumes can be mounted in it. */
+  readonly mountable: boolean;
 }
 
 /** The root file system that a guest is made of, and its size. */
@@ -33,6 +35,7 @@ export interface SavedGuest {
   readonly agent: string;
   readonly template: GuestRoot;
   readonly limits: Limits;
+  readonly mountable: boolean;
 }
 
 /** Unknown when the server ended, or lost patience, in the middle of a pause or a resume. */

@@ -7,6 +7,7 @@ import { diskUsage } from './disk.ts';
 import type { HostLog } from './log.ts';
 import type { Runtime, RuntimeHandle } from './runtime.ts';
 import type { Slot } from './slots.ts';
+import type { OpenFiles, SavedVolume } from './volumes/open-files.ts';
 
 /** From this version on an agent can be told that it stands still, and be given another identity. */
 export const restorableProtocol = 2;
@@ -39,9 +40,11 @@ export class Saving {
   readonly #runtime: Runtime;
   readonly #checkpoints: Checkpoints;
   readonly #wayOut: WayOut;
+  readonly #openFiles: OpenFiles;
   readonly #log: HostLog;
 
-  constructor(runtime: Runtime, checkpoints: Checkpoints, wayOut: WayOut, log: HostLog) {
+  constructor(runtime: Runtime, checkpoints: Checkpoints, wayOut: WayOut, openFiles: OpenFiles, log: HostLog) {
+    this.#openFiles = openFiles;
     this.#runtime = runtime;
     this.#wayOut = wayOut;
     this.#checkpoints = checkpoints;
@@ -59,6 +62,7 @@ export class Saving {
     const bytes = memoryBytes + (await diskUsage(slot.disk.mount));
     const limit = AbortSignal.any([signal, guest.ended]);
     const draft = await this.#checkpoints.begin(checkpointId, bytes);
+    let volumes: readonly SavedVolume[] = [];
     try {
       // Reset now, connections end as programs know it. Those that are open in a checkpoint are aborted by a restore, and the kernel of a
       // restored guest can then forget to tell a program of its other descriptors.
@@ -68,15 +72,17 @@ export class Saving {
       const since = performance.now();
       await this.#runtime.pause(handle);
       await this.#runtime.save(handle, draft.dir, { signal: limit, deadlineMs: 60_000 + Math.ceil(bytes / gib) * 10_000 });
+      volumes = await this.#openFiles.keep(checkpointId, handle.pid, slot.volumes, limit);
       lap('save');
       // What is on its way to the disk does not change any more.
       if (!hold) await this.goOn(guest);
       const pausedForMs = Math.round(performance.now() - since);
-      const ref = await draft.finish({ runtime: this.#runtime.kind, build: handle.build, agentProtocol, ...origin, memoryBytes, pausedForMs });
+      const ref = await draft.finish({ runtime: this.#runtime.kind, build: handle.build, agentProtocol, ...origin, memoryBytes, pausedForMs }, volumes);
       lap('durable');
       return ref;
     } catch (reason) {
       await this.#undo(guest, draft);
+      await this.#openFiles.release(checkpointId, volumes).catch(() => undefined); // the next mount of the volume does
       throw this.#explain(reason, guest, signal);
     }
   }
@@ -105,6 +111,10 @@ export class Saving {
     if (reason instanceof PaddockError) return reason;
     const text = reason instanceof Error ? reason.message : String(reason);
     if (/no space left on device|ENOSPC/i.test(text)) return new PaddockError('no_space', 'the disk of the server is full: the sandbox could not be saved and goes on', {}, { cause: reason });
+    const lost = /gofer\.dentry\("\d+\/([^"]{1,300})"\)\.beforeSave: deleted/.exec(text)?.[1];
+    if (lost !== undefined) {
+      return new PaddockError('unprocessable', `the sandbox could not be saved and goes on: a program in it has ${JSON.stringify(lost)} of a mounted volume open, and has seen that it was deleted or replaced since. Let the program close it, or end it, and try again.`, { reason: 'deleted_file_open' }, { cause: reason });
+    }
     return new PaddockError('unprocessable', `the sandbox could not be saved and goes on: ${text.split('\n', 1)[0]!.slice(0, 500)}`, {}, { cause: reason });
   }
 }

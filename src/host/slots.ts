@@ -11,6 +11,7 @@ import { linkAddresses, slotCapacity } from './network/addresses.ts';
 import { admitSlot, expelSlot } from './network/gateway.ts';
 import { ipBatch, listNetns } from './network/netns.ts';
 import { ToolError, runTool } from './tool.ts';
+import { makePoints } from './volumes/points.ts';
 
 /** A place for one guest: a network namespace with its link and address, a disk, and a directory for bundle and logs. */
 export interface Slot {
@@ -20,6 +21,8 @@ export interface Slot {
   readonly address: string;
   readonly dir: string;
   readonly bundle: string;
+  /** Where volumes are mounted for the guest. */
+  readonly volumes: string;
   readonly disk: Disk;
   /** A FIFO: the guest's standard output and error. Never a regular file, which a checkpoint would have to find again. */
   readonly console: string;
@@ -192,6 +195,7 @@ export class Slots {
     await removeDisk(join(dir, 'disk.img'), join(dir, 'disk'));
     await rm(dir, { recursive: true, force: true });
     await mkdir(join(dir, 'bundle'), { recursive: true, mode: 0o700 });
+    await makePoints(join(dir, 'volumes'));
     await runTool('mkfifo', ['-m', '600', join(dir, 'console')]);
     return makeDisk(join(dir, 'disk.img'), join(dir, 'disk'), diskMb, use);
   }
@@ -221,6 +225,7 @@ export class Slots {
       address: linkAddresses(this.#instance.subnet, number).far,
       dir,
       bundle: join(dir, 'bundle'),
+      volumes: join(dir, 'volumes'),
       disk,
       console,
       readConsole: () => drainFifo(console),

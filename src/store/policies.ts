@@ -1,6 +1,7 @@
 import { PaddockError } from '../core/errors.ts';
 import { parsePolicy } from '../core/network/parse.ts';
 import { ruleTexts, type NetworkPolicy, type NetworkRules } from '../core/network/rules.ts';
+import type { VolumeMount } from '../core/host.ts';
 import type { EnforcedPolicy, PreviewAccess } from '../core/sandbox.ts';
 
 /** As stored: rules are texts. What older versions did not know is missing. */
@@ -10,6 +11,7 @@ interface StoredPolicy {
   readonly network?: NetworkRules;
   readonly maskRequestHost?: string | null;
   readonly previews?: PreviewAccess;
+  readonly volumes?: readonly VolumeMount[];
 }
 
 const mostRemembered = 1000;
@@ -25,8 +27,8 @@ export class Policies {
   readonly #parsed = new Map<string, EnforcedPolicy>();
 
   write(policy: EnforcedPolicy): string {
-    const { allowPublicTraffic, audit, network, maskRequestHost, previews } = policy;
-    const row: StoredPolicy = { allowPublicTraffic, audit, network: ruleTexts(network), maskRequestHost, previews };
+    const { allowPublicTraffic, audit, network, maskRequestHost, previews, volumes } = policy;
+    const row: StoredPolicy = { allowPublicTraffic, audit, network: ruleTexts(network), maskRequestHost, previews, ...(volumes === undefined ? {} : { volumes }) };
     return JSON.stringify(row);
   }
 
@@ -40,6 +42,7 @@ export class Policies {
       network: networkOf(row.network ?? beforeNetworks),
       maskRequestHost: row.maskRequestHost ?? null,
       previews: row.previews ?? 'private',
+      ...(row.volumes === undefined ? {} : { volumes: row.volumes }),
     });
     if (this.#parsed.size >= mostRemembered) this.#parsed.clear();
     this.#parsed.set(text, policy);

@@ -23,8 +23,10 @@ export class SqlVolumes implements VolumeStore {
     return row === undefined ? null : fromRow(row);
   }
 
-  async list(teamId: TeamId): Promise<readonly Volume[]> {
-    const rows = await stored('list the volumes', () => this.#db.selectFrom('volumes').selectAll().where('team_id', '=', teamId).orderBy('created_at', 'desc').orderBy('id', 'desc').execute());
+  async list(teamId: TeamId, { limit, after }: { readonly limit: number; readonly after?: Pick<Volume, 'createdAt' | 'id'> }): Promise<readonly Volume[]> {
+    let query = this.#db.selectFrom('volumes').selectAll().where('team_id', '=', teamId);
+    if (after !== undefined) query = query.where((e) => e.or([e('created_at', '<', after.createdAt), e.and([e('created_at', '=', after.createdAt), e('id', '<', after.id)])]));
+    const rows = await stored('list the volumes', () => query.orderBy('created_at', 'desc').orderBy('id', 'desc').limit(limit).execute());
     return rows.map(fromRow);
   }
 

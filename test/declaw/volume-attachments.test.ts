@@ -30,8 +30,12 @@ test('a sandbox starts with the files of its volumes, as its own, and changes no
 test('a create that asks for what cannot be attached is refused with the field, and makes nothing', async () => {
   const { volumeId } = await Volumes.create('v', archive({ name: 'file', data: 'x' }));
   const refused: [object, number, RegExp][] = [
-    [{ volume_id: volumeId, mount_path: '/data', mode: 'mount' }, 400, /^volumes\[0\]\.mode is mount, which is not available yet/],
-    [{ volume_id: volumeId, mount_path: '/data', mode: 'mount-ro' }, 400, /^volumes\[0\]\.mode is mount-ro/],
+    [{ volume_id: volumeId, mount_path: '/data', mode: 'move' }, 400, /mode/],
+    [{ volume_id: volumeId, mount_path: '/data', write_back: true }, 400, /^volumes\[0\]\.write_back is not known/],
+    [{ volume_id: volumeId, mount_path: '/home/user/.bashrc', mode: 'mount' }, 400, /not a directory/],
+    [{ volume_id: volumeId, mount_path: '/data', mode: 'mount', subpath: 'file' }, 400, /^volumes\[0\]\.subpath is a file/],
+    [{ volume_id: volumeId, mount_path: '/data', mode: 'mount-ro', subpath: 'missing' }, 404, /missing/],
+    [{ volume_id: volumeId, mount_path: '/.paddock/volumes/1', mode: 'mount' }, 400, /^volumes\[0\]\.mount_path/],
     ...['/', '/etc', '/usr/lib', '/proc/1', '/data/../etc'].map((path): [object, number, RegExp] => [{ volume_id: volumeId, mount_path: path }, 400, /^volumes\[0\]\.mount_path/]),
     [{ volume_id: volumeId, mount_path: '/data', subpath: '../..' }, 400, /^volumes\[0\]\.subpath/],
     [{ volume_id: volumeId, mount_path: '/data', subpath: 'file' }, 400, /^volumes\[0\]\.subpath is a file/],
@@ -43,6 +47,10 @@ test('a create that asks for what cannot be attached is refused with the field, 
     const answer = await server.call('POST', '/sandboxes', { json: { volumes: [volume] } });
     assert.deepEqual([answer.status, message.test(answer.json.message)], [status, true], `${JSON.stringify(volume)}: ${answer.text}`);
   }
+  const nested = [{ volume_id: volumeId, mount_path: '/data', mode: 'mount' }, { volume_id: volumeId, mount_path: '/data/inner' }];
+  for (const pair of [nested, nested.toReversed()]) assert.match((await server.call('POST', '/sandboxes', { json: { volumes: pair } })).json.message, /^volumes\[1\]\.mount_path lies inside/);
+  const many = Array.from({ length: 17 }, (_, i) => ({ volume_id: volumeId, mount_path: `/data${i}`, mode: 'mount-ro' }));
+  assert.match((await server.call('POST', '/sandboxes', { json: { volumes: many } })).json.message, /the limit is 16/);
   const from = await server.call('POST', '/sandboxes', { json: { snapshot_id: 'snap-00000000-0000-4000-8000-000000000000', volumes: [{ volume_id: volumeId, mount_path: '/data' }] } });
   assert.deepEqual([from.status, from.json.message.startsWith('volumes cannot be given')], [400, true]);
   assert.deepEqual((await server.call('GET', '/sandboxes')).json.sandboxes.filter(({ state }: { state: string }) => state === 'running'), []);

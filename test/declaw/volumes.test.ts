@@ -40,7 +40,7 @@ test('links and special files are left out and counted, and nothing of them reac
   ));
   assert.deepEqual(Object.keys(contentsOf(await Volumes.download(volume.volumeId))), ['real']);
   assert.deepEqual(volume.metadata, { skipped_links_and_special_files: '6', first_skipped: 'out' });
-  assert.deepEqual(readdirSync(join(server.dataDir, 'volumes', volume.volumeId.slice(4), 'files')), ['real']);
+  assert.deepEqual(readdirSync(join(server.dataDir, 'volumes', volume.volumeId.slice(4), 'fs', 'files')), ['real']);
   await Volumes.delete(volume.volumeId);
 });
 

@@ -160,7 +160,7 @@ test('attack: names of an image that lead to the host are not followed', async (
   const { layer } = await laboratory.import('hostile');
   assert.deepEqual(listing(outside), ['agent f 644 0:0 1']);
   assert.equal(readFileSync(join(outside, 'agent'), 'utf8'), 'host');
-  assert.match(listing(laboratory.tree(layer)).join('\n'), /^\.paddock d 755 0:0 2\n\.paddock\/agent f 755 0:0 1$/m);
+  assert.match(listing(laboratory.tree(layer)).join('\n'), /^\.paddock d 755 0:0 3\n\.paddock\/agent f 755 0:0 1\n\.paddock\/volumes d 755 0:0 2$/m);
   const sandbox = await laboratory.sandbox(on(layer));
   assert.equal(await laboratory.run(sandbox, 'cd / && /usr/bin/ls -d tmp/.X11-unix proc/self dev/null; cat /run/agent 2>&1'), `dev/null\nproc/self\ntmp/.X11-unix\ncat: /run/agent: No such file or directory`);
   const step = await laboratory.step(on(layer));

@@ -88,7 +88,7 @@ test(`${cycles} cycles of create, command and kill, ten at a time, while guests 
   await eventually(() => assert.deepEqual(guestGroupsOf(server.dataDir), []));
   await eventually(() => {
     assert.ok(namespacesOf(server.dataDir).length <= 1 + 4, 'namespaces');
-    assert.ok(mountsBelow(server.dataDir).length <= 4, 'mounts');
+    assert.ok(mountsBelow(server.dataDir).length <= 8, 'mounts');
     assert.ok(loopsBelow(server.dataDir).length <= 4, 'loop devices');
   });
   assert.ok(residentBytes(server.pid) < 400 * 1024 * 1024, `the server has ${Math.round(residentBytes(server.pid) / 1024 / 1024)} MiB`);

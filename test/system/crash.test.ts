@@ -23,7 +23,7 @@ async function everythingFits(): Promise<string[]> {
   await eventually(() => {
     assert.equal(guestGroupsOf(server.dataDir).length, ids.length, 'guests');
     assert.equal(runtimesOf().length, ids.length, `runtime processes:\n${processesOf(server.dataDir).map((each) => each.command).join('\n')}`);
-    for (const [what, count] of [['namespaces', namespacesOf(server.dataDir).length - 1], ['mounts', mountsBelow(server.dataDir).length], ['loop devices', loopsBelow(server.dataDir).length], ['slots', readdirSync(join(server.dataDir, 'host/slots')).length]] as const) {
+    for (const [what, count] of [['namespaces', namespacesOf(server.dataDir).length - 1], ['disks', mountsBelow(server.dataDir).filter((point) => point.endsWith('/disk')).length], ['other mounts', mountsBelow(server.dataDir).filter((point) => !point.endsWith('/disk')).length], ['loop devices', loopsBelow(server.dataDir).length], ['slots', readdirSync(join(server.dataDir, 'host/slots')).length]] as const) {
       assert.ok(count >= ids.length && count <= ids.length + slotsAhead, `${count} ${what} for ${ids.length} sandboxes`);
     }
   });

@@ -238,6 +238,15 @@ class MemoryFiles implements GuestFiles {
     return this.#entry(to);
   }
 
+  /** As an agent of before archives. */
+  async unpack(): Promise<boolean> {
+    return false;
+  }
+
+  async pack(): Promise<null> {
+    return null;
+  }
+
   async makeDir(): Promise<boolean> {
     return true;
   }

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Duplex } from 'node:stream';
 import type { PaddockError } from '../../core/errors.ts';
-import type { Guest, GuestIdentity, OutputEvent, ProcessInfo, ProcessSpec, StartedProcess } from '../../core/host.ts';
+import type { Guest, GuestIdentity, OutputEvent, ProcessInfo, ProcessSpec, StartedProcess, VolumeMount } from '../../core/host.ts';
 import type { Limits } from '../../core/template.ts';
 import { readJson } from './answer.ts';
 import { type AgentAnswer, AgentConnection, type AgentRequest } from './connection.ts';
@@ -69,6 +69,12 @@ export class AgentClient implements Guest {
         if (attempt === tokens.length - 1 || !(wasLost || wasOld)) throw connection.translate(reason, true);
       }
     }
+  }
+
+  /** Binds what the host has mounted at each number to the path where it is wanted. May be repeated. */
+  async mount(volumes: readonly VolumeMount[], signal: AbortSignal): Promise<void> {
+    const mounts = volumes.map(({ mountPath, readOnly }, point) => ({ point: String(point), path: mountPath, read_only: readOnly }));
+    await this.#json({ method: 'POST', path: '/v1/mounts', json: { mounts }, signal });
   }
 
   /** Resolves when the agent answers at all; a booting guest refuses connections for some milliseconds. Also works while the client is held. */

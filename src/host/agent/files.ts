@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import { PaddockError } from '../../core/errors.ts';
 import type { FileContent, FileEntry, GuestFiles } from '../../core/host.ts';
 import type { AgentConnection, AgentRequest } from './connection.ts';
 import { AgentProtocolError, type Json, numberField, stringField } from './frames.ts';
@@ -55,9 +56,34 @@ export class AgentFiles implements GuestFiles {
     return (await this.#json({ method: 'POST', path: '/v1/files/mkdir', json: { path, user }, signal }))['created'] === true;
   }
 
+  async unpack(path: string, user: string | undefined, tree: Readable, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#json({ method: 'PUT', path: `/v1/files/archive?${query({ path, user })}`, body: tree, signal, deadlineMs: 0, kind: 'transfer' });
+      return true;
+    } catch (error) {
+      if (isUnknownCall(error)) return false;
+      throw tree.errored instanceof PaddockError ? tree.errored : error;
+    }
+  }
+
+  async pack(path: string, signal: AbortSignal): Promise<Readable | null> {
+    try {
+      const { body } = await this.#connection.request({ method: 'GET', path: `/v1/files/archive?${query({ path, user: 'root' })}`, signal, kind: 'transfer' });
+      return body;
+    } catch (error) {
+      if (isUnknownCall(error)) return null;
+      throw error;
+    }
+  }
+
   #json(request: AgentRequest): Promise<Json> {
     return this.#connection.json(request, listingLimit);
   }
+}
+
+/** An agent of before archives has no such call. */
+function isUnknownCall(error: unknown): boolean {
+  return error instanceof PaddockError && error.code === 'not_found' && error.message.startsWith('there is no call');
 }
 
 /** Null when it does not fit the size of the body. */

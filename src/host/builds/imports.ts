@@ -94,11 +94,12 @@ export class Imports {
  * link: an image may call anything by any name.
  */
 async function complete(tree: string): Promise<void> {
-  // The agent is mounted over this file.
+  // The agent is mounted over this file, and volumes over the directory.
   const place = join(tree, '.paddock');
   await removeTree(place);
   await mkdir(place, { mode: 0o755 });
   await writeFile(join(place, 'agent'), '', { flag: 'wx', mode: 0o755 });
+  await mkdir(join(place, 'volumes'), { mode: 0o755 });
   // Something is mounted there too, which a link in the place would make impossible.
   for (const name of ['proc', 'sys', 'dev', 'tmp']) if ((await kindOf(join(tree, name))) === 'other') await unlink(join(tree, name));
   for (const dir of [join(tree, 'tmp'), join(tree, keptOpen)]) {

@@ -4,6 +4,7 @@ import { mkdir, readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PaddockError } from '../../core/errors.ts';
 import type { LayerId, RootLayers, TemplateRoot } from '../../core/templates/build-host.ts';
+import { ensureMountPoints } from '../gvisor/mount-points.ts';
 import { mountsAt, unmountAt } from '../mounts.ts';
 import type { InstalledTemplate, InstalledTemplates } from '../templates.ts';
 import { flush, removeTree, unfinished, writeDurably } from './durable.ts';
@@ -119,7 +120,9 @@ export class Roots {
     if (mountsAt(overlayRoot(home)).length > 0) return;
     const manifest = this.#read(digest);
     if (manifest === null) throw new PaddockError('not_found', `the template ${digest} is not on this machine`);
-    await mountOverlay({ home, lower: await this.trees(manifest.root) });
+    const lower = await this.trees(manifest.root);
+    await ensureMountPoints(lower[0]!); // what is mounted here is read-only
+    await mountOverlay({ home, lower });
   }
 
   /** The caller knows that nothing is made of it any more. Succeeds when there is nothing. */

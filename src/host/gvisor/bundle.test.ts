@@ -16,7 +16,7 @@ test('the host allows a guest its size again, at most 512 MiB more', () => {
 
 test('the bundle gives no raw network, no secrets and no writable host path', () => {
   const template = { id: 'tpl-x', name: 'x', digest: 'd', description: '', limits: { vcpus: 1, memoryMb: 512, diskMb: 1024, pids: 100 }, env: { LANG: 'C.UTF-8' }, rootfs: '/rootfs' };
-  const input = { template, limits: template.limits, netns: 'ns', cgroup: '/c/g', agent: { path: '/agent', digest: 'a' } };
+  const input = { template, limits: template.limits, netns: 'ns', cgroup: '/c/g', volumes: null, agent: { path: '/agent', digest: 'a' } };
   const config = bundleConfig(input) as {
     process: { env: string[]; capabilities: Record<string, string[]> };
     mounts: { type: string; options?: string[] }[];
@@ -33,7 +33,7 @@ test('the bundle gives no raw network, no secrets and no writable host path', ()
 
 test('a configuration says what its guest was made from', () => {
   const template = { id: 'tpl-x', name: 'x', digest: 'd', description: '', limits: { vcpus: 1, memoryMb: 512, diskMb: 1024, pids: 100 }, env: {}, rootfs: '/rootfs' };
-  const config = bundleConfig({ template, limits: template.limits, netns: 'ns', cgroup: '/c/g', agent: { path: '/agent', digest: 'a' } });
-  assert.deepEqual(originOf(JSON.stringify(config)), { template: 'd', agent: 'a' });
+  const config = bundleConfig({ template, limits: template.limits, netns: 'ns', cgroup: '/c/g', volumes: null, agent: { path: '/agent', digest: 'a' } });
+  assert.deepEqual(originOf(JSON.stringify(config)), { template: 'd', agent: 'a', mountable: false });
   assert.equal(originOf('{}'), null);
 });

@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os';
 import type { Limits } from '../../core/template.ts';
 import type { Artefact } from '../artefacts.ts';
 import type { GuestRoot, Origin } from '../runtime.ts';
+import { volumesInside } from '../volumes/points.ts';
 
 export interface BundleInput {
   readonly template: Pick<GuestRoot, 'digest' | 'rootfs' | 'env'>;
@@ -10,11 +11,14 @@ export interface BundleInput {
   /** Relative to each hierarchy's root, with a leading slash. */
   readonly cgroup: string;
   readonly agent: Artefact;
+  /** Directory in which volumes can be mounted at any time; null for a guest that was saved without. */
+  readonly volumes: string | null;
 }
 
 /** Marks of ours in the configuration: it says what the guest was made from for as long as the guest lives. */
 const templateMark = 'dev.paddock.template';
 const agentMark = 'dev.paddock.agent';
+const volumesMark = 'dev.paddock.volumes';
 
 /** Where the agent appears inside every guest. */
 export const agentPath = '/.paddock/agent';
@@ -30,7 +34,7 @@ const capabilities = [
 ];
 
 /** The OCI configuration of a guest: https://github.com/opencontainers/runtime-spec/blob/main/config.md */
-export function bundleConfig({ template, limits, netns, cgroup, agent }: BundleInput): object {
+export function bundleConfig({ template, limits, netns, cgroup, agent, volumes }: BundleInput): object {
   return {
     ociVersion: '1.0.2',
     hostname: 'paddock',
@@ -54,8 +58,10 @@ export function bundleConfig({ template, limits, netns, cgroup, agent }: BundleI
       { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: ['mode=1777', `size=${Math.floor(limits.memoryMb / 4)}m`] },
       { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['ro'] },
       { destination: agentPath, type: 'bind', source: agent.path, options: ['ro', 'rbind'] },
+      // A slave: it gets what is mounted there later, and gives nothing back.
+      ...(volumes === null ? [] : [{ destination: volumesInside, type: 'bind', source: volumes, options: ['rbind', 'rslave', 'nosuid', 'nodev'] }]),
     ],
-    annotations: { ...(template.digest === null ? {} : { [templateMark]: template.digest }), [agentMark]: agent.digest },
+    annotations: { ...(template.digest === null ? {} : { [templateMark]: template.digest }), [agentMark]: agent.digest, ...(volumes === null ? {} : { [volumesMark]: 'mountable' }) },
     linux: {
       cgroupsPath: cgroup,
       namespaces: [{ type: 'pid' }, { type: 'ipc' }, { type: 'uts' }, { type: 'mount' }, { type: 'network', path: `/run/netns/${netns}` }],
@@ -75,7 +81,7 @@ export function originOf(config: string): Origin | null {
   const { annotations } = JSON.parse(config) as { annotations?: Record<string, string> };
   const template = annotations?.[templateMark];
   const agent = annotations?.[agentMark];
-  return template === undefined || agent === undefined ? null : { template, agent };
+  return template === undefined || agent === undefined ? null : { template, agent, mountable: annotations?.[volumesMark] !== undefined };
 }
 
 /**

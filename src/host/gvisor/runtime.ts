@@ -45,21 +45,22 @@ export class GvisorRuntime implements Runtime {
 
   start(slot: Slot, root: GuestRoot, signal: AbortSignal): Promise<RuntimeHandle> {
     const { agent } = this.#artefacts;
-    return this.#make(slot, { build: this.build, agent, template: root, limits: root.limits }, ['run'], { signal, deadlineMs: startDeadlineMs });
+    // What is written into the root itself must not hold anything of ours.
+    return this.#make(slot, { build: this.build, agent, template: root, limits: root.limits, mountable: root.direct !== true }, ['run'], { signal, deadlineMs: startDeadlineMs });
   }
 
   async restore(slot: Slot, saved: SavedGuest, signal: AbortSignal): Promise<RuntimeHandle> {
     this.assertRestorable(saved);
-    const { build, template, limits } = saved;
+    const { build, template, limits, mountable } = saved;
     const agent = this.#artefacts.findAgent(saved.agent)!;
-    return this.#make(slot, { build, agent, template, limits }, ['restore', '--image-path', saved.dir], { signal, deadlineMs: restoreDeadline(limits) });
+    return this.#make(slot, { build, agent, template, limits, mountable }, ['restore', '--image-path', saved.dir], { signal, deadlineMs: restoreDeadline(limits) });
   }
 
-  async #make(slot: Slot, from: { build: string; agent: Artefact; template: GuestRoot; limits: Limits }, [verb, ...options]: string[], deadline: Deadline): Promise<RuntimeHandle> {
+  async #make(slot: Slot, from: { build: string; agent: Artefact; template: GuestRoot; limits: Limits; mountable: boolean }, [verb, ...options]: string[], deadline: Deadline): Promise<RuntimeHandle> {
     const { signal } = deadline;
     signal.throwIfAborted();
     const container = `g${randomBytes(8).toString('hex')}`; // fixed length: no id is a prefix of another
-    const config = bundleConfig({ ...from, netns: slot.netns, cgroup: `/${this.#instance.cgroup}/${container}` });
+    const config = bundleConfig({ ...from, netns: slot.netns, cgroup: `/${this.#instance.cgroup}/${container}`, volumes: from.mountable ? slot.volumes : null });
     await writeFile(join(slot.bundle, 'config.json'), JSON.stringify(config));
     const memoryLimit = hostMemoryLimit(from.limits.memoryMb);
     const launching = new AbortController();

@@ -1,31 +1,40 @@
 import { randomUUID } from 'node:crypto';
-import type { BigIntStats } from 'node:fs';
-import { lstat, mkdir, readdir, rename, rm, rmdir, statfs, unlink } from 'node:fs/promises';
+import { lstat, mkdir, rename, rmdir, statfs, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { PaddockError } from '../../core/errors.ts';
-import { parseVolumeId, type VolumeId } from '../../core/ids.ts';
+import type { VolumeId } from '../../core/ids.ts';
 import { deepestVolumePath, type VolumeEntry, type VolumePath } from '../../core/volume.ts';
 import type { IncomingFile, Unpacked, VolumeStorage, VolumeUsage } from '../../core/volume-storage.ts';
 import { runTool } from '../tool.ts';
-import { packed } from './pack.ts';
-import { codeOf, Directory, explained, inDirectory, onPath } from './tree.ts';
-import { unpack } from './unpack.ts';
+import { PlainDisks, type VolumeDisks, type VolumePlace } from './disks.ts';
+import { contentsBelow, type TreeItem } from './contents.ts';
+import { entriesOf, entryOf, statIn } from './entries.ts';
+import { Incoming } from './incoming.ts';
+import { packed, packedTree } from './pack.ts';
+import { codeOf, Directory, explained, inDirectory, isGone, onPath, openDirectory } from './tree.ts';
+import { unpack, unpackTree } from './unpack.ts';
 
 /** Below it nothing more is taken: what runs must not suffer for what is kept. */
 const diskFloorBytes = 2 * 1024 * 1024 * 1024;
 const floorCheckedEveryBytes = 64 * 1024 * 1024;
+const removeWithinMs = 10 * 60_000;
 const nothing: VolumeUsage = Object.freeze({ bytes: 0, entries: 0 });
 
-/** Volumes in a directory of this machine: `<id>/files` is the tree, `<id>/incoming` what has not arrived whole. */
+/**
+ * Volumes on this machine. Sandboxes may write to a volume at any moment: every step goes through the descriptor of a directory, one name
+ * at a time, and what is found is looked at after it has been opened.
+ */
 export class LocalVolumes implements VolumeStorage {
   readonly #root: string;
+  readonly #disks: VolumeDisks;
   /** Of the last file placed: no two of this server have the same time, so that no two versions are the same. */
   #lastStamp = 0;
 
-  constructor(root: string) {
+  constructor(root: string, disks: VolumeDisks = new PlainDisks(root)) {
     this.#root = root;
+    this.#disks = disks;
   }
 
   async assertRoom(): Promise<void> {
@@ -38,43 +47,64 @@ export class LocalVolumes implements VolumeStorage {
 
   async create(id: VolumeId): Promise<void> {
     await this.assertRoom();
-    await mkdir(this.#files(id), { recursive: true, mode: 0o700 });
-    await mkdir(this.#incoming(id), { mode: 0o700 });
+    await this.#disks.make(id);
   }
 
-  async discard(id: VolumeId): Promise<void> {
-    await rm(join(this.#root, id), { recursive: true, force: true });
+  discard(id: VolumeId): Promise<void> {
+    return this.#disks.remove(id);
   }
 
   async sweep(known: readonly VolumeId[]): Promise<void> {
-    const wanted = new Set<string>(known);
-    for (const name of await readdir(this.#root).catch(() => [])) {
-      if (parseVolumeId(name) === null) continue; // not ours
-      const unfinished = wanted.has(name) ? await readdir(join(this.#root, name, 'incoming')).catch(() => []) : null;
-      if (unfinished === null) await rm(join(this.#root, name), { recursive: true, force: true });
-      else for (const each of unfinished) await rm(join(this.#root, name, 'incoming', each), { force: true });
-    }
+    await this.#disks.sweep(new Set(known));
   }
 
   async usage(id: VolumeId): Promise<VolumeUsage> {
     return this.#usageBelow(id, []);
   }
 
+  async occupied(id: VolumeId): Promise<VolumeUsage> {
+    using place = await this.#hold(id);
+    if (place.aside === null) return this.usage(id);
+    const { blocks, bfree, bsize, files, ffree } = await statfs(place.files);
+    // What a new file system has of its own: an inode each for its directories and for those that it reserves.
+    return { bytes: Math.max(0, (blocks - bfree) * bsize - 32_768), entries: Math.max(0, files - ffree - 14) };
+  }
+
   async unpack(id: VolumeId, archive: Readable, limit: VolumeUsage, signal: AbortSignal): Promise<Unpacked | null> {
-    const result = await unpack(this.#files(id), archive, limit, signal, () => this.assertRoom());
-    if (result !== null) await this.settle(id);
+    using place = await this.#hold(id);
+    const result = await unpack(place.files, archive, limit, signal, () => this.assertRoom());
+    if (result !== null) await this.#settle(place);
+    return result;
+  }
+
+  async unpackTree(id: VolumeId, tree: Readable, limit: VolumeUsage, signal: AbortSignal): Promise<Unpacked> {
+    using place = await this.#hold(id);
+    const result = await unpackTree(place.files, tree, limit, signal, () => this.assertRoom());
+    await this.#settle(place);
     return result;
   }
 
   pack(id: VolumeId, signal: AbortSignal): Readable {
-    return packed(this, id, signal);
+    return packed(this.#contents(id, []), signal);
+  }
+
+  packTree(id: VolumeId, path: VolumePath, signal: AbortSignal): Readable {
+    return packedTree(this.#contents(id, path), signal);
+  }
+
+  async *#contents(id: VolumeId, path: VolumePath): AsyncGenerator<TreeItem> {
+    using place = await this.#hold(id);
+    const root = await onPath(path, () => openDirectory(place.files, path));
+    await using opened = root;
+    yield* contentsBelow(opened, [], path.length);
   }
 
   async receive(id: VolumeId, body: Readable | Uint8Array, { durable }: { readonly durable: boolean }): Promise<IncomingFile> {
     await this.assertRoom();
-    const path = join(this.#incoming(id), randomUUID());
-    const directory = await Directory.open(this.#incoming(id)).catch((error: unknown) => {
-      throw codeOf(error) === 'ENOENT' ? new PaddockError('not_found', 'there is no such volume; it was deleted meanwhile') : error;
+    using place = await this.#hold(id);
+    const path = join(place.incoming, randomUUID());
+    const directory = await Directory.open(place.incoming).catch((error: unknown) => {
+      throw codeOf(error) === 'ENOENT' ? deleted() : error;
     });
     await using _open = directory;
     await using handle = await directory.newFile(path.slice(path.lastIndexOf('/') + 1), 0o644);
@@ -100,14 +130,15 @@ export class LocalVolumes implements VolumeStorage {
     const { parent, name } = placeOf(path);
     const { path: from } = file as Incoming;
     let made = 0;
+    using place = await this.#hold(id);
     return onPath(path, () =>
       inDirectory(
-        this.#files(id),
+        place.files,
         parent,
         async (directory) => {
           const old = await statIn(directory, name);
           if (old?.isDirectory() === true) throw Object.assign(new Error('is a directory'), { code: 'EISDIR' });
-          await using arrived = await inDirectory(this.#incoming(id), [], (incoming) => incoming.openFile(from.slice(from.lastIndexOf('/') + 1)));
+          await using arrived = await inDirectory(place.incoming, [], (incoming) => incoming.openFile(from.slice(from.lastIndexOf('/') + 1)));
           await arrived.chmod(mode & 0o777);
           const stamp = (this.#lastStamp = Math.max(Date.now(), this.#lastStamp + 0.01)) / 1000;
           await arrived.utimes(stamp, stamp);
@@ -122,12 +153,13 @@ export class LocalVolumes implements VolumeStorage {
 
   async get(id: VolumeId, path: VolumePath): Promise<{ entry: VolumeEntry; body: Readable }> {
     const { parent, name } = placeOf(path);
+    using place = await this.#hold(id);
     return onPath(path, () =>
-      inDirectory(this.#files(id), parent, async (directory) => {
+      inDirectory(place.files, parent, async (directory) => {
         const handle = await directory.openFile(name);
         try {
           const stat = await handle.stat({ bigint: true });
-          if (!stat.isFile()) throw Object.assign(new Error('is a directory'), { code: 'EISDIR' });
+          if (!stat.isFile()) throw Object.assign(new Error('is a directory'), { code: stat.isDirectory() ? 'EISDIR' : 'ENXIO' });
           // Not further than its size now: the length has been promised by then.
           const body = stat.size === 0n ? Readable.from([]) : handle.createReadStream({ start: 0, end: Number(stat.size) - 1 });
           if (stat.size === 0n) await handle.close();
@@ -141,42 +173,59 @@ export class LocalVolumes implements VolumeStorage {
   }
 
   async info(id: VolumeId, path: VolumePath): Promise<VolumeEntry> {
+    using place = await this.#hold(id);
     return onPath(path, async () => {
       const name = path.at(-1);
-      const entry = await inDirectory(this.#files(id), path.slice(0, -1), async (directory) => entryOf(name ?? '', await lstat(directory.at(name ?? '.'), { bigint: true })));
+      const entry = await inDirectory(place.files, path.slice(0, -1), async (directory) => entryOf(name ?? '', await lstat(directory.at(name ?? '.'), { bigint: true })));
       if (entry === null) throw Object.assign(new Error('neither file nor directory'), { code: 'ENOENT' });
       return entry;
     });
   }
 
   async list(id: VolumeId, path: VolumePath): Promise<readonly VolumeEntry[]> {
-    return onPath(path, () => inDirectory(this.#files(id), path, entriesOf));
+    using place = await this.#hold(id);
+    return onPath(path, () => inDirectory(place.files, path, entriesOf));
   }
 
   async *walk(id: VolumeId, path: VolumePath): AsyncIterable<{ path: VolumePath; entry: VolumeEntry }> {
-    for (const entry of await this.list(id, path)) {
+    yield* this.#below(id, path, await this.list(id, path));
+  }
+
+  async *#below(id: VolumeId, path: VolumePath, entries: readonly VolumeEntry[]): AsyncGenerator<{ path: VolumePath; entry: VolumeEntry }> {
+    for (const entry of entries) {
       const below = [...path, entry.name];
       yield { path: below, entry };
-      if (entry.type === 'dir') yield* this.walk(id, below);
+      // A sandbox makes directories of any depth; nobody can name what is further down through here.
+      if (entry.type !== 'dir' || below.length >= deepestVolumePath) continue;
+      yield* this.#below(id, below, await this.list(id, below).catch(noneIfGone));
     }
   }
 
   async remove(id: VolumeId, path: VolumePath, recursive: boolean): Promise<VolumeUsage> {
     const { parent, name } = placeOf(path);
+    using place = await this.#hold(id);
     return onPath(path, async () => {
       const old = await this.info(id, path);
       const below = old.type === 'dir' && recursive ? await this.#usageBelow(id, path) : nothing;
-      await inDirectory(this.#files(id), parent, async (directory) => {
+      await inDirectory(place.files, parent, async (directory) => {
         if (old.type === 'file') await unlink(directory.at(name));
         else if (!recursive) await rmdir(directory.at(name));
-        else await removeTree(directory, name);
+        else await this.#removeTree(place, directory, name);
       });
       return { bytes: -below.bytes - (old.type === 'file' ? old.size : 0), entries: -below.entries - 1 };
     });
   }
 
+  /** First out of everybody's sight, in one step; then as deep as it goes. */
+  async #removeTree(place: VolumePlace, parent: Directory, name: string): Promise<void> {
+    const doomed = join(place.incoming, randomUUID());
+    await rename(parent.at(name), doomed);
+    await runTool('rm', ['-rf', '--one-file-system', '--', doomed], { timeoutMs: removeWithinMs });
+  }
+
   async rename(id: VolumeId, from: VolumePath, to: VolumePath): Promise<VolumeUsage> {
     const [source, target] = [placeOf(from), placeOf(to)];
+    using place = await this.#hold(id);
     const entry = await this.info(id, from);
     if (entry.type === 'dir') {
       for await (const { path } of this.walk(id, from)) {
@@ -185,9 +234,9 @@ export class LocalVolumes implements VolumeStorage {
     }
     let made = 0;
     return onPath(to, () =>
-      inDirectory(this.#files(id), source.parent, (directory) =>
+      inDirectory(place.files, source.parent, (directory) =>
         inDirectory(
-          this.#files(id),
+          place.files,
           target.parent,
           async (other) => {
             const old = await statIn(other, target.name);
@@ -203,12 +252,22 @@ export class LocalVolumes implements VolumeStorage {
 
   async makeDir(id: VolumeId, path: VolumePath): Promise<VolumeUsage> {
     let made = 0;
-    await onPath(path, () => inDirectory(this.#files(id), path, async () => undefined, { made: () => made++ }));
+    using place = await this.#hold(id);
+    await onPath(path, () => inDirectory(place.files, path, async () => undefined, { made: () => made++ }));
     return { bytes: 0, entries: made };
   }
 
   async settle(id: VolumeId): Promise<void> {
-    await runTool('sync', ['-f', this.#files(id)]);
+    using place = await this.#hold(id);
+    await this.#settle(place);
+  }
+
+  async close(): Promise<void> {
+    await this.#disks.close();
+  }
+
+  async #settle({ files }: VolumePlace): Promise<void> {
+    await runTool('sync', ['-f', files], { timeoutMs: removeWithinMs });
   }
 
   async #usageBelow(id: VolumeId, path: VolumePath): Promise<VolumeUsage> {
@@ -220,75 +279,26 @@ export class LocalVolumes implements VolumeStorage {
     return { bytes, entries };
   }
 
-  #files(id: VolumeId): string {
-    return join(this.#root, id, 'files');
-  }
-
-  #incoming(id: VolumeId): string {
-    return join(this.#root, id, 'incoming');
+  async #hold(id: VolumeId): Promise<VolumePlace> {
+    try {
+      return await this.#disks.hold(id);
+    } catch (error) {
+      throw codeOf(error) === 'ENOENT' ? deleted(error) : error;
+    }
   }
 }
 
-class Incoming implements IncomingFile {
-  readonly path: string;
-  readonly bytes: number;
-  readonly durable: boolean;
+function deleted(cause?: unknown): PaddockError {
+  return new PaddockError('not_found', 'there is no such volume; it was deleted meanwhile', { reason: 'volume_not_found' }, { cause });
+}
 
-  constructor(path: string, bytes: number, durable: boolean) {
-    this.path = path;
-    this.bytes = bytes;
-    this.durable = durable;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await rm(this.path, { force: true });
-  }
+function noneIfGone(error: unknown): readonly VolumeEntry[] {
+  if (isGone(error)) return [];
+  throw error;
 }
 
 function placeOf(path: VolumePath): { readonly parent: VolumePath; readonly name: string } {
   const name = path.at(-1);
   if (name === undefined) throw new PaddockError('invalid_argument', 'path is the root of the volume, which is a directory and stays', { field: 'path' });
   return { parent: path.slice(0, -1), name };
-}
-
-async function statIn(directory: Directory, name: string): Promise<BigIntStats | null> {
-  return lstat(directory.at(name), { bigint: true }).catch((error: unknown) => {
-    if (codeOf(error) === 'ENOENT') return null;
-    throw error;
-  });
-}
-
-async function entriesOf(directory: Directory): Promise<VolumeEntry[]> {
-  const entries: VolumeEntry[] = [];
-  for await (const name of directory.names()) {
-    const stat = await statIn(directory, name);
-    const entry = stat === null ? null : entryOf(name, stat);
-    if (entry !== null) entries.push(entry);
-  }
-  return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
-}
-
-/** Null for what is neither file nor directory: a volume has nothing else to show. */
-function entryOf(name: string, stat: BigIntStats): VolumeEntry | null {
-  if (!stat.isFile() && !stat.isDirectory()) return null;
-  return {
-    name,
-    type: stat.isFile() ? 'file' : 'dir',
-    size: stat.isFile() ? Number(stat.size) : 0,
-    mode: Number(stat.mode & 0o777n),
-    modifiedAt: Number(stat.mtimeMs),
-    version: [stat.ino, stat.mtimeNs, stat.size].map((part) => part.toString(36)).join('-'),
-  };
-}
-
-async function removeTree(parent: Directory, name: string): Promise<void> {
-  {
-    await using directory = await parent.enter(name);
-    for await (const each of directory.names()) {
-      const stat = await statIn(directory, each);
-      if (stat?.isDirectory() === true) await removeTree(directory, each);
-      else if (stat !== null) await unlink(directory.at(each));
-    }
-  }
-  await rmdir(parent.at(name));
 }

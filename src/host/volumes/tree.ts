@@ -1,8 +1,11 @@
 import { constants } from 'node:fs';
-import { lstat, mkdir, open, opendir, type FileHandle } from 'node:fs/promises';
+import { lchown, lstat, mkdir, open, opendir, type FileHandle } from 'node:fs/promises';
 import { PaddockError } from '../../core/errors.ts';
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
+
+/** Who the files of a volume belong to when no sandbox has said: the user that sandboxes have. */
+export const volumeOwner = 1000;
 
 /**
  * A directory that is held open. What is done in it goes through its descriptor, one name at a time, so that a link or a directory that
@@ -19,6 +22,11 @@ export class Directory implements AsyncDisposable {
     return new Directory(await open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
   }
 
+  /** For programs that are to use this very directory, whatever its name leads to by now. */
+  get path(): string {
+    return `/proc/${process.pid}/fd/${this.#handle.fd}`;
+  }
+
   /** Path of a name in it, for calls that do not follow the last part. */
   at(name: string): string {
     return `/proc/self/fd/${this.#handle.fd}/${name}`;
@@ -32,6 +40,7 @@ export class Directory implements AsyncDisposable {
   async make(name: string): Promise<boolean> {
     try {
       await mkdir(this.at(name), 0o755);
+      await lchown(this.at(name), volumeOwner, volumeOwner);
       return true;
     } catch (error) {
       if (codeOf(error) !== 'EEXIST') throw error;
@@ -45,8 +54,15 @@ export class Directory implements AsyncDisposable {
     return open(this.at(name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   }
 
-  newFile(name: string, mode: number): Promise<FileHandle> {
-    return open(this.at(name), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+  async newFile(name: string, mode: number): Promise<FileHandle> {
+    const file = await open(this.at(name), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+    try {
+      await file.chown(volumeOwner, volumeOwner);
+      return file;
+    } catch (reason) {
+      await file.close();
+      throw reason;
+    }
   }
 
   /** What has been done in it survives a power cut from now on. */
@@ -61,6 +77,16 @@ export class Directory implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#handle.close();
   }
+}
+
+/** The directory that the names lead to from `root`. */
+export async function openDirectory(root: string, names: readonly string[]): Promise<Directory> {
+  let directory = await Directory.open(root);
+  for (const name of names) {
+    await using before = directory;
+    directory = await before.enter(name);
+  }
+  return directory;
 }
 
 /** Works in the directory that the names lead to from `root`; with `make`, missing ones are made, and `made` hears of each. */
@@ -104,13 +130,21 @@ export function explained(error: unknown, path: string): unknown {
     case 'ENOTEMPTY':
     case 'EEXIST':
       return new PaddockError('conflict', `${path} is a directory that is not empty`, {}, { cause: error });
+    case 'ENXIO':
+    case 'EACCES':
+      return new PaddockError('invalid_argument', `${path} is neither file nor directory`, { field: 'path' }, { cause: error });
     case 'EINVAL':
     case 'ENAMETOOLONG':
       return new PaddockError('invalid_argument', `${path} cannot be used here`, { field: 'path' }, { cause: error });
     case 'ENOSPC':
     case 'EDQUOT':
-      return new PaddockError('no_space', 'the disk of the server is full', {}, { cause: error });
+      return new PaddockError('no_space', 'the volume is full, or the disk of the server', {}, { cause: error });
     default:
       return error;
   }
+}
+
+/** Whether what was listed a moment ago is not there any more, or is something else; not that its volume is gone. */
+export function isGone(error: unknown): boolean {
+  return error instanceof PaddockError && ['not_found', 'invalid_argument'].includes(error.code) && error.detail.reason !== 'volume_not_found';
 }

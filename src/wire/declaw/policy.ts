@@ -19,11 +19,14 @@ export function policyRequest(body: CreateBodyType): PolicyRequest {
   return {
     ...(body.network === undefined ? {} : { network: networkRequest(body.network) }),
     ...(body.security === undefined ? {} : { security: readSecurity(body.security) }),
-    ...(body.volumes === undefined ? {} : { volumes: body.volumes.map(attachment) }),
+    ...(body.volumes === undefined ? {} : { volumes: body.volumes.map((volume, i) => attachment(volume, `volumes[${i}]`)) }),
   };
 }
 
-function attachment({ volume_id: id, mount_path: mountPath, mode = 'copy', subpath }: NonNullable<CreateBodyType['volumes']>[number]): VolumeAttachment {
+function attachment({ volume_id: id, mount_path: mountPath, mode = 'copy', subpath, ...unknown }: NonNullable<CreateBodyType['volumes']>[number], path: string): VolumeAttachment {
+  // Such as a write-back, which a mount makes unnecessary: whoever asks for it must not believe to have it.
+  const [field] = Object.keys(unknown);
+  if (field !== undefined) throw new PaddockError('invalid_argument', `${path}.${field.slice(0, 80)} is not known here; an attachment has volume_id, mount_path, mode and subpath`, { field: `${path}.${field}` });
   return { volumeId: parseVolumeName(id), mountPath, mode, ...(subpath === undefined || subpath === '' ? {} : { subpath }) };
 }
 

