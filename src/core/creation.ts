@@ -186,7 +186,7 @@ export class Creation {
     const { checkpoint, sandboxId } = start;
     await host.assertRoom(checkpoint.memoryBytes);
     const { template: _booted, ...rest } = spec;
-    return host.restore({ ...rest, checkpoint, savedToken: tokens.agent({ id: sandboxId, generation: 1 }), sameSandbox: false }, signal);
+    return host.restore({ ...rest, checkpoint, savedToken: tokens.agent({ id: sandboxId, generation: 1 }), sameSandbox: false, attachesVolumes: true }, signal);
   }
 
   #specOf(unborn: Sandbox, equipment: Equipment, template: Template, lap?: Lap): GuestSpec {

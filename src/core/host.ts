@@ -117,6 +117,8 @@ export interface RestoreSpec {
   readonly inspection?: Inspection | null;
   /** Those that were mounted when it was saved, in the same order. */
   readonly volumes?: readonly VolumeMount[];
+  /** The saved guest does not have these volumes yet: they are mounted in it before it is somebody's. */
+  readonly attachesVolumes?: boolean;
   /** Hears of the stages `kept`, or `slot`, `egress`, `restore` and `agent`, and of `identity`. */
   readonly lap?: Lap;
 }

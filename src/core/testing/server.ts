@@ -63,10 +63,19 @@ export class Server {
   readonly clock = new TestClock();
   readonly host = new MemoryHost();
   readonly buildHost = new MemoryBuildHost(this.host);
+  readonly builtIn: Template[] = [base];
+  /** Built when somebody asks first; what was asked for is pending until a test adds it to `builtIn`. */
+  readonly offered = new Set<string>();
+  readonly pending = new Set<string>();
   /** The built-in templates, and those installed. */
   readonly catalog: TemplateCatalog = {
-    find: (name) => (name === 'base' ? base : undefined),
-    list: () => [base],
+    find: (name) => this.builtIn.find((each) => each.name === name),
+    list: () => this.builtIn,
+    offered: () => [...this.offered],
+    pending: () => [...this.pending],
+    request: (name) => {
+      if (this.offered.delete(name)) this.pending.add(name);
+    },
     byDigest: (digest) => (digest === base.digest ? base : this.buildHost.byDigest(digest)),
   };
   readonly settings: CoreSettings;
