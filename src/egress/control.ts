@@ -21,7 +21,7 @@ type Request = { readonly n: number } & (
 );
 
 /** What happened, by the name under which it is told. */
-export interface Queues {
+interface Queues {
   readonly connections: EventQueue<ConnectionEvent>;
   readonly inspections: EventQueue<InspectionEvent>;
 }

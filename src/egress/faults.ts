@@ -2,7 +2,7 @@ import type { Destination, Verdict } from '../core/network/decide.ts';
 import type { Dialled } from './dial.ts';
 import type { Guest } from './guest.ts';
 
-export type Unconnected = Exclude<Dialled, { kind: 'connected' }>;
+type Unconnected = Exclude<Dialled, { kind: 'connected' }>;
 
 /** Where a request wants to go, and may not or cannot, as an error of that request. */
 export class DialError extends Error {

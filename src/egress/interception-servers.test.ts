@@ -42,6 +42,7 @@ const broken: [string, string][] = [
   ['a length and chunks', 'HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n'],
   ['endless headers', `HTTP/1.1 200 OK\r\n${Array.from({ length: 3000 }, (_, i) => `X-${i}: ${'y'.repeat(40)}\r\n`).join('')}\r\n`],
   ['a protocol that nobody asked for', 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n'],
+  ['a coding of its transfer', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n'],
   ['no HTTP', 'hello\r\n'],
 ];
 for (const [what, answer] of broken) {
@@ -106,6 +107,19 @@ test('a server that answers without reading the body, and one that answers befor
     assert.ok([413, 502, 0].includes(said.status), `${said.status}`);
   }
   await assertAlive();
+});
+
+test('a guest that leaves a request half sent, after an early answer, leaves no connection to the server behind', async () => {
+  let open = 0;
+  const at = await serve((socket) => {
+    open++;
+    socket.on('close', () => open--);
+    socket.once('data', () => socket.write('HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno'));
+  });
+  const said = await world.converse('api.example', `POST / HTTP/1.1\r\nHost: api.example:${at}\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n`, { port: at, ms: 500 });
+  assert.match(said, /^HTTP\/1\.1 401/);
+  for (let i = 0; open > 0 && i < 150; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(open, 0);
 });
 
 test('an upgrade with a body, and one that is declined', async () => {

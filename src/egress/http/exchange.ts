@@ -98,8 +98,7 @@ class Exchange {
   async run(): Promise<void> {
     let answer: Answer = { status: null, verdict: 'allowed', code: null, reason: '' };
     let upstream: UpstreamExchange | null = null;
-    const onGone = (): void => upstream?.destroy();
-    this.#front.gone.addEventListener('abort', onGone, { once: true });
+    this.#front.gone.addEventListener('abort', () => upstream?.destroy(), { once: true });
     try {
       const head = await this.#judged.head(this.#front, this.#place);
       const send = this.#place.send(this.#judged.destination!, this.#front.http2);
@@ -110,16 +109,17 @@ class Exchange {
     } catch (reason) {
       upstream?.destroy();
       answer = this.#fail(reason);
-    } finally {
-      this.#front.gone.removeEventListener('abort', onGone);
     }
     this.#record(answer);
   }
 
   async #converse(head: RequestHead, upstream: UpstreamExchange): Promise<void> {
     const upload = this.#upload(head, upstream);
-    // What nobody wants to read any more has to go somewhere.
-    upload.catch(() => this.#front.body?.resume());
+    upload.catch(() => {
+      // Half a request is no reason to keep a connection; and what nobody wants to read has to go somewhere.
+      upstream.destroy();
+      this.#front.body?.resume();
+    });
     // The reply counts when the server gives up the body early, a refusal of the body when there is no reply yet.
     const failed = upload.then(
       () => upstream.reply,
@@ -242,7 +242,7 @@ class Exchange {
 }
 
 /** A request that two readers could frame in two ways is not passed on, though it would be written anew. @throws Refusal */
-export function assertUnambiguous(headers: readonly string[], http2: boolean): void {
+function assertUnambiguous(headers: readonly string[], http2: boolean): void {
   const lengths = headerValues(headers, 'content-length');
   const codings = headerValues(headers, 'transfer-encoding');
   const fault =

@@ -23,7 +23,7 @@ export interface Front {
   readonly body: Readable | null;
   /** Complete when the body has ended. */
   readonly trailers: readonly string[];
-  /** Aborted when the guest has gone. */
+  /** Aborted when the guest has gone before everything was said on both sides. */
   readonly gone: AbortSignal;
   /** Whether an answer was begun. */
   readonly begun: boolean;

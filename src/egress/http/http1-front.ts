@@ -112,6 +112,8 @@ class Http1Front implements Front {
     response.on('error', () => {});
     response.on('close', () => {
       if (!response.writableFinished) gone.abort();
+      // An answer may come before the end of the request; then nobody but the socket tells that the rest will not come.
+      else if (!request.complete) request.socket.once('close', () => !request.complete && gone.abort());
     });
   }
 

@@ -1,7 +1,7 @@
 import { type Agent, request as httpRequest, type ClientRequest, type ClientRequestArgs, type IncomingMessage } from 'node:http';
 import type { RequestHead } from '../pipeline/stage.ts';
 import type { UpstreamExchange, UpstreamReply } from './front.ts';
-import { hasHeader, headerPairs, passedOn } from './headers.ts';
+import { hasHeader, headerPairs, headerValues, passedOn } from './headers.ts';
 
 export const longestHead = 65_536;
 const repeatable = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE']);
@@ -28,7 +28,14 @@ export function sendHttp1(head: RequestHead, hasBody: boolean, onContinue: () =>
       socket.destroy();
       replied.reject(new Error('the server changed the protocol without being asked'));
     });
-    request.on('response', (incoming: IncomingMessage) => replied.resolve(replyOf(incoming)));
+    request.on('response', (incoming: IncomingMessage) => {
+      try {
+        replied.resolve(replyOf(incoming));
+      } catch (reason) {
+        replied.reject(reason as Error);
+        incoming.destroy();
+      }
+    });
     request.on('error', (reason) => {
       if (again && !destroyed && !hasBody && request.reusedSocket && repeatable.has(head.method)) start(false);
       else replied.reject(reason);
@@ -62,8 +69,12 @@ export function openHttp1(head: RequestHead, hasBody: boolean, { agent, pool, pl
   return httpRequest(args);
 }
 
+/** @throws Error for an answer in a transfer coding that nobody undoes, and that nobody could look into. */
 export function replyOf(incoming: IncomingMessage): UpstreamReply {
   incoming.on('error', () => {}); // whoever reads it is told
+  if (headerValues(incoming.rawHeaders, 'transfer-encoding').some((coding) => coding.trim().toLowerCase() !== 'chunked')) {
+    throw Object.assign(new Error('the answer has a transfer coding other than chunked'), { code: 'HPE_INVALID_TRANSFER_ENCODING' });
+  }
   return {
     head: { status: incoming.statusCode ?? 502, reason: incoming.statusMessage ?? '', headers: passedOn(incoming.rawHeaders) },
     body: incoming,
