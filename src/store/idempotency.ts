@@ -51,7 +51,7 @@ export class SqlIdempotency implements IdempotencyStore {
   }
 
   async finish(create: KeyedCreate, answer: string): Promise<void> {
-    const sealed = this.#sealer.seal(placeOf(create), answer);
+    const sealed = this.#sealer.seal(answerOf(idOf(create)), answer);
     await stored('finish the idempotency key', () => this.#of(create).set({ answer_sealed: sealed }).execute());
     const added = this.#added.get(create.teamId) ?? { count: trimmedEvery, bytes: 0 };
     added.count++;
@@ -100,14 +100,19 @@ export class SqlIdempotency implements IdempotencyStore {
 
   #fromRow(row: IdempotencyKeyRow): KeyedCreate {
     const create = { teamId: row.team_id as TeamId, keyHash: row.key_hash, bodyHash: row.body_hash, run: row.run, sandboxId: row.sandbox_id as SandboxId | null, createdAt: row.created_at };
-    return Object.freeze({ ...create, answer: row.answer_sealed === null ? null : this.#sealer.open(placeOf(create), row.answer_sealed) });
+    return Object.freeze({ ...create, answer: row.answer_sealed === null ? null : this.#sealer.open(answerOf(row.id), row.answer_sealed) });
   }
 }
 
 function toRow(create: KeyedCreate): IdempotencyKeyRow {
-  return { team_id: create.teamId, key_hash: create.keyHash, body_hash: create.bodyHash, run: create.run, sandbox_id: create.sandboxId, answer_sealed: null, created_at: create.createdAt };
+  return { id: idOf(create), team_id: create.teamId, key_hash: create.keyHash, body_hash: create.bodyHash, run: create.run, sandbox_id: create.sandboxId, answer_sealed: null, created_at: create.createdAt };
 }
 
-function placeOf({ teamId, keyHash }: Pick<KeyedCreate, 'teamId' | 'keyHash'>): string {
-  return `idempotency_keys/${teamId}/${keyHash}/answer`;
+function idOf({ teamId, keyHash }: Pick<KeyedCreate, 'teamId' | 'keyHash'>): string {
+  return `${teamId}/${keyHash}`;
+}
+
+/** Where the answer of a row is sealed. */
+export function answerOf(id: string): string {
+  return `idempotency_keys/${id}/answer`;
 }

@@ -28,7 +28,7 @@ const operations: Record<string, () => Promise<unknown>> = {
       principal.teamId,
       id,
       {},
-      (born) => sandboxes.create(principal, { ...createInput({}, {}, lap), born }, new AbortController().signal),
+      (born) => sandboxes.create(principal, { ...createInput(principal.teamId, {}, {}, lap), born }, new AbortController().signal),
       (sandbox) => (lap('answer'), { sandbox_id: sandbox.id }),
     ),
   pause: () => sandboxes.pause(principal, ref, lap),

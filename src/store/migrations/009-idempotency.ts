@@ -6,6 +6,7 @@ export const idempotency: Migration = {
   async up(db) {
     await db.schema
       .createTable('idempotency_keys')
+      .addColumn('id', 'text', (c) => c.primaryKey())
       .addColumn('team_id', 'text', (c) => c.notNull().references('teams.id'))
       .addColumn('key_hash', 'text', (c) => c.notNull())
       .addColumn('body_hash', 'text', (c) => c.notNull())
@@ -13,7 +14,7 @@ export const idempotency: Migration = {
       .addColumn('sandbox_id', 'text')
       .addColumn('answer_sealed', 'text')
       .addColumn('created_at', 'bigint', (c) => c.notNull())
-      .addPrimaryKeyConstraint('idempotency_keys_key', ['team_id', 'key_hash'])
+      .addUniqueConstraint('idempotency_keys_key', ['team_id', 'key_hash'])
       .execute();
     await db.schema.createIndex('idempotency_keys_age').on('idempotency_keys').columns(['team_id', 'created_at']).execute();
   },
