@@ -26,6 +26,7 @@ import { KeptGuests } from './kept.ts';
 import type { HostLog } from './log.ts';
 import { unmountAt } from './mounts.ts';
 import { ensureGateway, removeGateway } from './network/gateway.ts';
+import type { Needed } from './old-artefacts.ts';
 import { reattach } from './reattach.ts';
 import { Restoring } from './restoring.ts';
 import { Room } from './room.ts';
@@ -318,6 +319,11 @@ export class LocalHost implements Host, BuildHost {
 
   installedTemplates(): Promise<readonly string[]> {
     return this.#builds.installedTemplates();
+  }
+
+  /** What of set-up's this host still needs. */
+  artefactsInUse(): Promise<Needed> {
+    return this.#builds.needed();
   }
 
   removeLayers(keep: ReadonlySet<LayerId>): Promise<number> {
