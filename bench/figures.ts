@@ -1,7 +1,7 @@
 /** One measured figure: every sample counts, none is trimmed. */
 export interface Figure {
   readonly name: string;
-  readonly unit: 'ms' | 'MB/s' | 'MiB' | '% of a core' | '×' | '%';
+  readonly unit: 'ms' | 'MB/s' | '1/s' | 'MiB' | '% of a core' | '×' | '%';
   readonly samples: readonly number[];
   /** What is to be reached, as text: shown beside the figure, never asserted. */
   readonly target?: string;

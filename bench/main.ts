@@ -11,6 +11,7 @@ import { egress } from './scenarios/egress.ts';
 import { files } from './scenarios/files.ts';
 import { guardrails } from './scenarios/guardrails.ts';
 import { idle } from './scenarios/idle.ts';
+import { interception } from './scenarios/interception.ts';
 import { neighbours } from './scenarios/neighbours.ts';
 import { pauses } from './scenarios/pauses.ts';
 import { startup } from './scenarios/startup.ts';
@@ -18,7 +19,7 @@ import { templates } from './scenarios/templates.ts';
 import { volumes } from './scenarios/volumes.ts';
 import { wires } from './scenarios/wires.ts';
 
-const scenarios: readonly Scenario[] = [startup, creates, commands, wires, files, volumes, egress, guardrails, pauses, templates, idle, neighbours];
+const scenarios: readonly Scenario[] = [startup, creates, commands, wires, files, volumes, egress, interception, guardrails, pauses, templates, idle, neighbours];
 
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string' }, json: { type: 'string' } } });
 const machine = {

@@ -11,6 +11,8 @@ export interface Config {
   readonly dataDir: string;
   /** What set-up has built: `runsc/`, `agent/`, `unpacker/`, `templates/`. May be shared between instances. */
   readonly artefactsDir: string;
+  /** The key that seals secrets at rest; null: in the data directory. */
+  readonly masterKeyFile: string | null;
   readonly domain: string;
   /** The API key given by the operator; null means: the one generated in the data directory. */
   readonly apiKey: string | null;
@@ -29,6 +31,8 @@ export interface Config {
   readonly volumes: { readonly max: number; readonly mb: number };
   /** Null: volumes lie on the disk of this machine. */
   readonly volumeStore: VolumeStoreConfig | null;
+  /** Of a team. */
+  readonly maxSecrets: number;
   readonly templates: TemplateConfig;
   readonly subnet: Subnet | null;
   readonly egress: EgressSettings;
@@ -36,6 +40,8 @@ export interface Config {
   readonly networkLogDays: number;
   readonly superserve: SuperserveConfig;
   readonly logLevel: LogLevel;
+  /** Who may read the figures at `/metrics`. */
+  readonly metrics: 'key' | 'open' | 'off';
 }
 
 /** How the server itself reaches the internet on behalf of its sandboxes. */
@@ -122,6 +128,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_LISTEN', default: '127.0.0.1:7070', meaning: 'Address and port the server listens on, host:port or [IPv6]:port. Port 0 lets the system choose.' },
   { name: 'PADDOCK_DATA_DIR', default: '/var/lib/paddock', meaning: 'Directory of the state: database, keys, sandboxes. One server at a time.' },
   { name: 'PADDOCK_ARTEFACTS_DIR', default: 'the data directory', meaning: 'Directory of what set-up builds: runsc/, agent/, unpacker/, templates/. Several servers may share one.' },
+  { name: 'PADDOCK_MASTER_KEY_FILE', default: '', meaning: 'File of the key that seals secrets and environments at rest, made if there is none. Without it master.key in the data directory.' },
   { name: 'PADDOCK_DOMAIN', default: 'sandbox.localhost', meaning: 'Domain of sandboxes: their ports are at <port>-<id>.<domain>. Its names must lead here; those of sandbox.localhost do on this machine.' },
   { name: 'PADDOCK_API_KEY', default: '', meaning: 'The API key that clients use. Without it one is generated once and kept in <data>/api-key.' },
   { name: 'PADDOCK_RUNSC', default: '', meaning: 'Path of another runsc for new sandboxes; running ones keep the build they were started with.' },
@@ -141,6 +148,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_VOLUME_STORE_REGION', default: 'us-east-1', meaning: 'Region of the bucket.' },
   { name: 'PADDOCK_VOLUME_STORE_PATH_STYLE', default: 'yes with an endpoint', meaning: 'Whether requests name the bucket in their path (yes), or in the host name (no).' },
   { name: 'PADDOCK_VOLUME_STORE_CREDENTIALS', default: '', meaning: 'JSON file with the key of that store: {"accessKeyId": "…", "secretAccessKey": "…"}. Without it, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.' },
+  { name: 'PADDOCK_MAX_SECRETS', default: '1000', meaning: 'Secrets that a team may have.' },
   { name: 'PADDOCK_MAX_TEMPLATES', default: '50', meaning: 'Templates that a team may have.' },
   { name: 'PADDOCK_MAX_TEMPLATE_VCPUS', default: '10', meaning: 'Virtual CPUs that a template may give its sandboxes.' },
   { name: 'PADDOCK_MAX_TEMPLATE_MEMORY_MB', default: '20480', meaning: 'MiB of memory that a template may give its sandboxes.' },
@@ -155,7 +163,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_SUBNET', default: '', meaning: 'IPv4 network for the addresses of sandboxes, from /16 to /20. Without it a free one is chosen.' },
   { name: 'PADDOCK_DNS_UPSTREAM', default: 'those of the machine', meaning: 'Name servers that the names sandboxes ask for are resolved by: address or address:port, several with commas.' },
   { name: 'PADDOCK_UPSTREAM_PROXY', default: '', meaning: 'HTTP proxy that connections of sandboxes, and to registries of images, leave through, http://user:password@host:port (or https). It must allow CONNECT.' },
-  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates that are trusted as well, for an upstream proxy over https, or registries of images, with an authority of your own.' },
+  { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates of authorities of your own that are trusted as well: for an upstream proxy over https, registries of images, and servers whose TLS is opened to put a secret in.' },
   { name: 'PADDOCK_INTERNAL_REGISTRIES', default: '', meaning: 'Registries of images that may be at addresses of this network, host or host:port, several with commas; with http:// before it, one that has no TLS.' },
   { name: 'PADDOCK_REGISTRY_MIRROR', default: '', meaning: 'Registry that is asked instead of Docker Hub for images without a login, host:port, https:// or http:// before it. It may be internal.' },
   { name: 'PADDOCK_NETWORK_LOG_DAYS', default: '7', meaning: 'Days that connections stay in the network log, from 1 to 90.' },
@@ -164,6 +172,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_SUPERSERVE_ORIGINS', default: '', meaning: 'Origins of web pages that may use the data plane of the Superserve API, such as https://console.example.com, several with commas.' },
   { name: 'PADDOCK_SUPERSERVE_ADDRESS_RATE', default: '200:800', meaning: 'Requests per second of one client address on the Superserve API, and how many may come at once; 0 for no limit. Loopback is never limited.' },
   { name: 'PADDOCK_SUPERSERVE_TEAM_RATE', default: '100:400', meaning: 'The same for all requests of one team.' },
+  { name: 'PADDOCK_METRICS', default: 'key', meaning: 'Who may read /metrics: key (whoever has an API key), open (everybody who reaches the port) or off (nobody; nothing is counted).' },
   { name: 'PADDOCK_LOG_LEVEL', default: 'info', meaning: `What is logged to standard error: ${logLevels.join(', ')}.` },
 ]);
 
@@ -191,10 +200,12 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
   const dataDir = resolve(read('PADDOCK_DATA_DIR') ?? '/var/lib/paddock');
   const artefacts = read('PADDOCK_ARTEFACTS_DIR');
   const runsc = read('PADDOCK_RUNSC');
+  const masterKey = read('PADDOCK_MASTER_KEY_FILE');
   const config: Config = Object.freeze({
     listen: parseListen(read('PADDOCK_LISTEN') ?? '127.0.0.1:7070'),
     dataDir,
     artefactsDir: artefacts === null ? dataDir : resolve(artefacts),
+    masterKeyFile: masterKey === null ? null : resolve(masterKey),
     domain: parseDomain(read('PADDOCK_DOMAIN') ?? 'sandbox.localhost'),
     apiKey: parseApiKey(read('PADDOCK_API_KEY')),
     runsc: runsc === null ? null : resolve(runsc),
@@ -215,6 +226,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       mb: parseInteger('PADDOCK_MAX_VOLUME_MB', read('PADDOCK_MAX_VOLUME_MB') ?? '4096', 1, 1_048_576),
     }),
     volumeStore: parseVolumeStore(read, (name) => parseFile(name, read(name)), (variable, problem) => new ConfigError(variable, problem)),
+    maxSecrets: parseInteger('PADDOCK_MAX_SECRETS', read('PADDOCK_MAX_SECRETS') ?? '1000', 0, 10_000),
     templates: Object.freeze({
       max: parseInteger('PADDOCK_MAX_TEMPLATES', read('PADDOCK_MAX_TEMPLATES') ?? '50', 0, 10_000),
       maxVcpus: parseInteger('PADDOCK_MAX_TEMPLATE_VCPUS', read('PADDOCK_MAX_TEMPLATE_VCPUS') ?? '10', 1, 256),
@@ -246,6 +258,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       addressRate: parseRate('PADDOCK_SUPERSERVE_ADDRESS_RATE', read('PADDOCK_SUPERSERVE_ADDRESS_RATE') ?? '200:800'),
       teamRate: parseRate('PADDOCK_SUPERSERVE_TEAM_RATE', read('PADDOCK_SUPERSERVE_TEAM_RATE') ?? '100:400'),
     }),
+    metrics: parseChoice('PADDOCK_METRICS', read('PADDOCK_METRICS') ?? 'key', ['key', 'open', 'off']),
     logLevel: parseChoice('PADDOCK_LOG_LEVEL', read('PADDOCK_LOG_LEVEL') ?? 'info', logLevels),
   });
   return { config, warnings: unknownVariables(env) };

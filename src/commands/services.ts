@@ -3,12 +3,19 @@ import type { Config } from '../config.ts';
 import { Access } from '../core/access.ts';
 import { systemClock } from '../core/clock.ts';
 import { EventLog } from '../core/events.ts';
+import { Idempotency } from '../core/idempotency.ts';
 import { Files } from '../core/files.ts';
+import type { Measures } from '../core/measures.ts';
 import { Networks } from '../core/networks.ts';
 import { Ports } from '../core/ports.ts';
 import { Previews } from '../core/previews.ts';
 import { Processes } from '../core/processes.ts';
 import { Sandboxes } from '../core/sandboxes.ts';
+import { SecretAttachments } from '../core/secrets/attachments.ts';
+import { Authorities } from '../core/secrets/authorities.ts';
+import { SecretBindings } from '../core/secrets/bindings.ts';
+import { Secrets } from '../core/secrets/secrets.ts';
+import { logSecretUses } from '../core/secrets/use-log.ts';
 import { defaultSettings, type CoreSettings } from '../core/settings.ts';
 import { TemplateShelf } from '../core/templates/shelf.ts';
 import { Templates } from '../core/templates/templates.ts';
@@ -20,11 +27,12 @@ import { VolumeLocks } from '../core/volume-locks.ts';
 import { Volumes } from '../core/volumes.ts';
 import { UpstreamProxy } from '../egress/upstream-proxy.ts';
 import { openArtefacts } from '../host/artefacts.ts';
+import { certificateMaker } from '../host/authorities.ts';
 import { openHost, type LocalHost } from '../host/host.ts';
 import { OciImages } from '../host/images/images.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
 import { naming } from '../server.ts';
-import { dataFiles } from './data-dir.ts';
+import { storeFiles } from './data-dir.ts';
 import { templateSettings } from './template-settings.ts';
 import { openVolumeStorage } from './volume-store.ts';
 
@@ -34,6 +42,7 @@ export interface Services {
   readonly host: LocalHost;
   readonly access: Access;
   readonly tokens: Tokens;
+  readonly idempotency: Idempotency;
   readonly sandboxes: Sandboxes;
   readonly processes: Processes;
   readonly files: Files;
@@ -43,6 +52,8 @@ export interface Services {
   readonly shelf: TemplateShelf;
   readonly ownTemplates: Templates;
   readonly volumes: Volumes;
+  readonly secrets: Secrets;
+  readonly secretAttachments: SecretAttachments;
   readonly volumeFiles: VolumeFiles;
   readonly volumeLocks: VolumeLocks;
   readonly volumeCaptures: VolumeCaptures;
@@ -54,8 +65,9 @@ export interface Services {
  * Opens store and host, and brings both together again: what was running is found, what is left over is removed.
  *
  * @param buildTemplate builds a template of the catalogue that is made on demand; without it there are none
+ * @param measures hears how the work goes
  */
-export async function openServices(config: Config, log: Logger, buildTemplate?: (name: string) => Promise<void>): Promise<Services> {
+export async function openServices(config: Config, log: Logger, buildTemplate?: (name: string) => Promise<void>, measures?: Measures): Promise<Services> {
   const store = await openDataStore(config);
   const undo: (() => Promise<void>)[] = [() => store.close()];
   const close = async (): Promise<void> => {
@@ -90,8 +102,16 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     const volumes = new Volumes({ store, storage, clock, events, settings });
     await volumes.start();
     const shelf = new TemplateShelf(store.templates, host.templates);
-    const sandboxes = new Sandboxes({ store, host, templates: host.templates, shelf, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(volumes) });
-    const networks = new Networks({ sandboxes, store, host, clock, events, settings });
+    const authorities = new Authorities({ maker: certificateMaker, clock });
+    authorities.keepReady();
+    undo.push(async () => authorities.stop());
+    const bindings = new SecretBindings({ store, clock, events, authorities });
+    const sandboxes = new Sandboxes({ measures, store, host, templates: host.templates, shelf, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(volumes) });
+    const { arming } = sandboxes;
+    const secrets = new Secrets({ store, clock, events, settings, arming });
+    const secretAttachments = new SecretAttachments({ store, clock, events, bindings, arming, find: (principal, ref) => sandboxes.get(principal, ref) });
+    logSecretUses({ store, host });
+    const networks = new Networks({ measures, sandboxes, store, host, clock, events, settings });
     await sandboxes.start();
     undo.push(() => sandboxes.stop());
     const report = (err: Error): void => log.warn({ err }, 'what templates no longer need could not be removed; it is tried again');
@@ -107,6 +127,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       host,
       access,
       tokens,
+      idempotency: new Idempotency({ store, clock, secret: store.deriveKey('idempotency') }),
       sandboxes,
       processes,
       files: new Files({ sandboxes, settings, events }),
@@ -116,6 +137,8 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       shelf,
       ownTemplates,
       volumes,
+      secrets,
+      secretAttachments,
       volumeFiles: new VolumeFiles(volumes),
       volumeCaptures: new VolumeCaptures({ volumes, sandboxes }),
       volumeLocks: new VolumeLocks({ store, volumes, clock }),
@@ -129,8 +152,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
 
 /** Only the durable state; may be opened while a server runs. */
 export async function openDataStore(config: Config): Promise<SqlStore> {
-  const { database, masterKey } = dataFiles(config.dataDir);
-  return openStore({ database, masterKey });
+  return openStore(storeFiles(config));
 }
 
 function coreSettings(config: Config): CoreSettings {
@@ -143,6 +165,7 @@ function coreSettings(config: Config): CoreSettings {
     maxSnapshots: config.snapshots.max,
     maxVolumes: config.volumes.max,
     maxVolumeBytes: config.volumes.mb * 1024 * 1024,
+    maxSecrets: config.maxSecrets,
     maxSnapshotBytes: config.snapshots.diskMb * 1024 * 1024,
   });
 }

@@ -1,17 +1,20 @@
 import type { Admission } from './admission.ts';
 import type { Clock } from './clock.ts';
-import { assertEnvs, assertLifecycle, assertMetadata, assertTimeout } from './create-input.ts';
-import type { Creation } from './creation.ts';
+import { assertEnvs, assertLifecycle, assertMetadata, assertTimeout, type SecretsInput } from './create-input.ts';
+import type { Creation, Newborn } from './creation.ts';
 import { unusable } from './ended.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
 import type { Host, Lap } from './host.ts';
 import { newSandboxId, newShortId, type SandboxRef, type SnapshotId } from './ids.ts';
+import type { Born } from './idempotency.ts';
 import type { Keeping } from './keeping.ts';
+import { measured, type Measures } from './measures.ts';
 import type { ProcessClock } from './process-clock.ts';
 import { assertEnforceable, enforcedPolicy, withVolumes, type PolicyRequest } from './policy.ts';
 import type { Principal } from './principal.ts';
 import type { Resuming } from './resuming.ts';
+import type { SecretBindings } from './secrets/bindings.ts';
 import { unborn, type Declared, type EnforcedPolicy, type Lifecycle, type Sandbox, type WireName } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
 import { isReady, type ReadySnapshot } from './snapshot.ts';
@@ -34,11 +37,15 @@ export interface CreateFromSnapshot extends CopyInput {
   readonly name?: string;
   readonly policy?: PolicyRequest;
   readonly declared?: Declared;
+  readonly born?: Born | undefined;
+  /** Beside those of the snapshot's sandbox; the same variable gets this one. */
+  readonly secrets?: SecretsInput;
 }
 
 type Copy = Omit<CreateFromSnapshot, 'policy'> & { readonly policy?: EnforcedPolicy };
 
 interface ForksDeps {
+  readonly measures: Measures | undefined;
   readonly clock: Clock;
   readonly processes: ProcessClock;
   readonly host: Host;
@@ -48,6 +55,7 @@ interface ForksDeps {
   readonly creation: Creation;
   readonly keeping: Keeping;
   readonly resuming: Resuming;
+  readonly bindings: SecretBindings;
   readonly snapshots: Snapshots;
   readonly volumes: VolumeAttachments;
   readonly settledSandbox: (principal: Principal, ref: SandboxRef) => Promise<Sandbox>;
@@ -67,7 +75,7 @@ export class Forks {
    * connections to the outside. Rules are the source's, and cannot be widened here.
    */
   async fork(principal: Principal, ref: SandboxRef, count: number, input: CopyInput, signal: AbortSignal): Promise<readonly Sandbox[]> {
-    const { settings, snapshots, keeping, events } = this.#deps;
+    const { settings, measures } = this.#deps;
     if (!Number.isInteger(count) || count < 1 || count > settings.maxForks) {
       throw new PaddockError('invalid_argument', `count must be from 1 to ${settings.maxForks}, not ${count}`, { field: 'count' });
     }
@@ -75,6 +83,11 @@ export class Forks {
     const source = await this.#deps.settledSandbox(principal, ref);
     const reason = unusable(source);
     if (reason !== null && source.state !== 'paused') throw reason;
+    return measured(measures, 'fork', source.wire, input.lap, (lap) => this.#fork(principal, source, count, { ...input, lap }, signal));
+  }
+
+  async #fork(principal: Principal, source: Sandbox, count: number, input: CopyInput, signal: AbortSignal): Promise<readonly Sandbox[]> {
+    const { snapshots, keeping, events } = this.#deps;
     await this.#assertRoom(source, count);
     const snapshot = await snapshots.take(source, 'fork', input.lap === undefined ? {} : { lap: input.lap });
     using _held = keeping.hold(snapshot.id);
@@ -99,7 +112,7 @@ export class Forks {
     const snapshot = await this.#deps.snapshots.get(principal, id);
     if (!isReady(snapshot)) throw new PaddockError('conflict', 'the snapshot is still being made; try again', { reason: 'snapshot_not_ready', retryAfterSeconds: 1 });
     await this.#deps.host.assertRoom(snapshot.checkpoint.memoryBytes);
-    return this.#copy(principal, snapshot, { ...rest, ...(policy === undefined ? {} : { policy: enforcedPolicy(policy) }) }, snapshot.id, signal);
+    return measured(this.#deps.measures, 'create_from_snapshot', input.wire, input.lap, (lap) => this.#copy(principal, snapshot, { ...rest, lap, ...(policy === undefined ? {} : { policy: enforcedPolicy(policy) }) }, snapshot.id, signal));
   }
 
   /** Refused before anything is saved, as far as it can be told by then. */
@@ -118,15 +131,19 @@ export class Forks {
   }
 
   async #copy(principal: Principal, snapshot: ReadySnapshot, input: Copy, sourceId: SnapshotId | null, signal: AbortSignal): Promise<Sandbox> {
-    const { creation, resuming, host, clock, settings } = this.#deps;
+    const { creation, resuming, host, clock, settings, bindings } = this.#deps;
     const { captured } = snapshot;
+    const wanted = await bindings.wanted(principal, input.secrets?.bindings ?? [], input.envs ?? {}, input.secrets?.field ?? 'secrets');
+    const lineage = { sandboxId: snapshot.sandboxId, authorityId: captured.authorityId, savedAt: snapshot.createdAt, without: new Set(Object.keys(input.envs ?? {})) };
     const envs = { ...captured.envs, ...input.envs };
     assertEnvs('envs', envs, settings.maxEnvBytes);
     await this.#deps.volumes.assertPresent(principal, captured.policy.volumes);
-    const described = (): Sandbox =>
-      Object.freeze({
+    const described = async (): Promise<Newborn> => {
+      const id = newSandboxId();
+      const endowment = await bindings.endow(id, principal.teamId, wanted, lineage);
+      const sandbox: Sandbox = Object.freeze({
         ...unborn,
-        id: newSandboxId(),
+        id,
         shortId: newShortId(),
         teamId: principal.teamId,
         wire: input.wire,
@@ -143,8 +160,14 @@ export class Forks {
         timeoutSeconds: input.timeoutSeconds ?? captured.timeoutSeconds,
         createdAt: clock.now(),
         sourceSnapshotId: sourceId,
+        authorityId: endowment.authority.id,
       });
-    const sandbox = await creation.bear(described, (born, aborted) => host.restore(resuming.specOf(born, snapshot, false, input.lap), aborted), signal, input.lap);
+      return { sandbox, endowment };
+    };
+    const sandbox = await creation.bear(described, async (born, equipment, aborted) => {
+      await input.born?.(born.id);
+      return host.restore(resuming.specOf(born, equipment, snapshot, false, input.lap), aborted);
+    }, signal, input.lap);
     try {
       await this.#deps.processes.restart(sandbox, captured.processes, false);
     } catch (error) {

@@ -1,11 +1,17 @@
+import type { IdempotencyStore } from './idempotency.ts';
 import type { SandboxId, SandboxRef, SnapshotId, TeamId, VolumeId } from './ids.ts';
 import type { ConnectionEvent, ConnectionVerdict } from './network/egress.ts';
 import type { CheckpointRef } from './host.ts';
 import type { EndReason, Sandbox, SandboxState } from './sandbox.ts';
 import type { Snapshot, SnapshotSource } from './snapshot.ts';
+import type { Authority, Binding } from './secrets/secret.ts';
+import type { AuthorityStore, BindingStore, SecretStore, SecretUseStore } from './secrets/store.ts';
 import type { BuildLogStore, LayerCache, TemplateStore } from './templates/template.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeUsage } from './volume-storage.ts';
+
+/** What a key may do: `read` looks, `write` changes, `admin` manages what belongs to the account too. */
+export type KeyScope = 'admin' | 'write' | 'read';
 
 export interface ApiKey {
   readonly id: string;
@@ -13,6 +19,11 @@ export interface ApiKey {
   readonly name: string;
   readonly createdAt: number;
   readonly revokedAt: number | null;
+  readonly scope: KeyScope;
+  /** Null for never. */
+  readonly expiresAt: number | null;
+  /** Within a minute; null for never. */
+  readonly lastUsedAt: number | null;
 }
 
 export interface HashedKey extends ApiKey {
@@ -52,7 +63,7 @@ export type SandboxPatch = Partial<
   Pick<
     Sandbox,
     | 'startedAt' | 'endAt' | 'timeoutSeconds' | 'guest' | 'end' | 'generation' | 'policy' | 'declared' | 'lifecycle' | 'metadata' | 'limits' | 'template'
-    | 'envs' | 'defaultUser' | 'periodStartedAt' | 'pausedAt' | 'pauseCause' | 'autoDeleteAt' | 'snapshotId'
+    | 'envs' | 'defaultUser' | 'periodStartedAt' | 'pausedAt' | 'pauseCause' | 'autoDeleteAt' | 'snapshotId' | 'authorityId'
   >
 >;
 
@@ -60,13 +71,15 @@ export type SandboxPatch = Partial<
 export type SandboxGuard = Partial<Pick<Sandbox, 'endAt' | 'autoDeleteAt' | 'timeoutSeconds' | 'lifecycle'>>;
 
 export interface SandboxStore {
-  /** Throws `conflict` when the short id is taken. */
-  insert(sandbox: Sandbox): Promise<void>;
+  /** With its authority, if that is new, and its bindings: all or nothing. Throws `conflict` when the short id is taken. */
+  insert(sandbox: Sandbox, brought?: { readonly authority: Authority | null; readonly bindings: readonly Binding[] }): Promise<void>;
   /** `null` as team means any: only for access that needs no key. */
   find(teamId: TeamId | null, ref: SandboxRef): Promise<Sandbox | null>;
   list(teamId: TeamId, query: SandboxQuery): Promise<SandboxPage>;
   /** Every sandbox in one of these states, over all teams: for recovery, deadlines and admission. */
   inStates(states: readonly SandboxState[]): Promise<readonly Sandbox[]>;
+  /** How many there are in each state, over all teams; ended ones are not counted. */
+  countByState(): Promise<Readonly<Partial<Record<SandboxState, number>>>>;
   /**
    * Compare-and-set: moves the sandbox to `to` if it is in one of `from` and the guard holds. Returns the new row, or null
    * when somebody else was first.
@@ -257,6 +270,8 @@ export interface VolumeLockStore {
 }
 
 export interface KeyStore {
+  /** When a team was made, milliseconds since the epoch; null when there is none. */
+  createdAt(teamId: TeamId): Promise<number | null>;
   /** The team that single-user installations use; made on first use. */
   defaultTeam(): Promise<TeamId>;
   /** `hash` is SHA-256 of the key, hex. */
@@ -264,6 +279,9 @@ export interface KeyStore {
   insert(key: ApiKey, hash: string): Promise<void>;
   list(teamId: TeamId): Promise<readonly ApiKey[]>;
   revoke(teamId: TeamId, keyId: string, at: number): Promise<boolean>;
+  /** Those of them that are revoked, or expired at `at`. */
+  invalid(keyIds: readonly string[], at: number): Promise<readonly string[]>;
+  used(keyId: string, at: number): Promise<void>;
 }
 
 /** All durable state. What has been awaited survives a crash of the process and of the machine. */
@@ -280,5 +298,10 @@ export interface Store {
   readonly buildLogs: BuildLogStore;
   readonly layerCache: LayerCache;
   readonly keys: KeyStore;
+  readonly secrets: SecretStore;
+  readonly secretBindings: BindingStore;
+  readonly secretUses: SecretUseStore;
+  readonly authorities: AuthorityStore;
+  readonly idempotency: IdempotencyStore;
   close(): Promise<void>;
 }

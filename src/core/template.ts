@@ -38,6 +38,8 @@ export interface TemplateCatalog {
    * @throws PaddockError `template_not_ready` with the reason, when that has just been tried and failed.
    */
   request?(name: string): void;
+  /** What will be known of a pending or offered one. */
+  announced?(name: string): Pick<Template, 'description' | 'limits'> | undefined;
   /** Also one that is no longer offered but still on this host. */
   byDigest(digest: string): Template | undefined;
 }

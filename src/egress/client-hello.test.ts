@@ -54,7 +54,7 @@ for (const [what, options, expected] of [
   ['many protocols', { servername: 'a.example', ALPNProtocols: Array.from({ length: 200 }, (_, i) => `protocol-${i}`) }, 'a.example'],
 ] as [string, ConnectionOptions, string | null][]) {
   test(`reads what OpenSSL sends: ${what}`, async () => {
-    assert.deepEqual(readClientHello(await capture(options)), { kind: 'hello', serverName: expected });
+    assert.deepEqual(readClientHello(await capture(options)), { kind: 'hello', serverName: expected, protocols: options.ALPNProtocols ?? null });
   });
 }
 
@@ -64,7 +64,7 @@ test('however the message is cut into records and packets, the name is the same,
     fc.property(fc.array(fc.integer({ min: 1, max: message.length - 1 }), { maxLength: 12 }), fc.nat(), (cuts, at) => {
       const edges = [0, ...new Set(cuts)].sort((a, b) => a - b);
       const bytes = Buffer.concat(edges.map((edge, i) => record(message.subarray(edge, edges[i + 1] ?? message.length))));
-      assert.deepEqual(readClientHello(bytes), { kind: 'hello', serverName: 'outer.example' });
+      assert.deepEqual(readClientHello(bytes), { kind: 'hello', serverName: 'outer.example', protocols: null });
       assert.deepEqual(readClientHello(bytes.subarray(0, at % bytes.length)), { kind: 'more' });
     }),
   );
@@ -99,7 +99,7 @@ for (const [what, bytes] of [
 }
 
 test('odd versions and no extensions are read all the same; an address is no name', () => {
-  for (const version of [0x0300, 0x0303, 0x03ff]) assert.deepEqual(readClientHello(hello(serverName('a.example'), { version })), { kind: 'hello', serverName: 'a.example' });
-  assert.deepEqual(readClientHello(hello(null)), { kind: 'hello', serverName: null });
-  assert.deepEqual(readClientHello(hello(serverName('198.51.100.7'))), { kind: 'hello', serverName: null });
+  for (const version of [0x0300, 0x0303, 0x03ff]) assert.deepEqual(readClientHello(hello(serverName('a.example'), { version })), { kind: 'hello', serverName: 'a.example', protocols: null });
+  assert.deepEqual(readClientHello(hello(null)), { kind: 'hello', serverName: null, protocols: null });
+  assert.deepEqual(readClientHello(hello(serverName('198.51.100.7'))), { kind: 'hello', serverName: null, protocols: null });
 });

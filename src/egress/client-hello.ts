@@ -1,15 +1,15 @@
 import { parseIpv4 } from '../core/network/addresses.ts';
 import { canonicalName } from '../core/network/names.ts';
 
-/** What the first bytes of a TLS connection say. `more`: they are the beginning of a ClientHello. `serverName` is canonical; null when the client names no host. */
+/** What the first bytes of a TLS connection say. `more`: they are the beginning of a ClientHello. `serverName` is canonical; null when the client names no host. `protocols` are what it offers to speak (ALPN); null when it does not say. */
 export type HelloReading =
   | { readonly kind: 'more' }
-  | { readonly kind: 'hello'; readonly serverName: string | null }
+  | { readonly kind: 'hello'; readonly serverName: string | null; readonly protocols: readonly string[] | null }
   | { readonly kind: 'broken'; readonly why: string };
 
 const more: HelloReading = Object.freeze({ kind: 'more' });
 const [handshake, clientHello] = [22, 1];
-const serverNameExtension = 0;
+const [serverNameExtension, protocolsExtension] = [0, 16];
 const hostName = 0;
 /** RFC 8446 section 5.1, with the allowance of older versions. */
 const longestRecord = 16_384 + 256;
@@ -22,7 +22,8 @@ export function readClientHello(bytes: Buffer): HelloReading {
   const message = joinRecords(bytes);
   if (!Buffer.isBuffer(message)) return message;
   try {
-    return { kind: 'hello', serverName: serverNameOf(new Reader(message)) };
+    const { names, protocols } = extensionsOf(new Reader(message));
+    return { kind: 'hello', serverName: serverNameOf(names), protocols: protocolsOf(protocols) };
   } catch (reason) {
     return broken(reason instanceof Malformed ? reason.message : String(reason));
   }
@@ -49,22 +50,40 @@ function joinRecords(bytes: Buffer): Buffer | HelloReading {
   }
 }
 
-function serverNameOf(hello: Reader): string | null {
+function extensionsOf(hello: Reader): { names: Reader | null; protocols: Reader | null } {
   hello.take(2 + 32);
   if (hello.vector(1).left > 32) throw new Malformed('the session id is too long');
   hello.vector(2);
   hello.vector(1);
-  if (hello.left === 0) return null; // before TLS 1.0 had extensions
+  if (hello.left === 0) return { names: null, protocols: null }; // before TLS 1.0 had extensions
   const extensions = hello.vector(2);
   if (hello.left > 0) throw new Malformed('something follows the extensions');
-  let found: Reader | null = null;
+  let names: Reader | null = null;
+  let protocols: Reader | null = null;
   while (extensions.left > 0) {
     const type = extensions.number(2);
     const content = extensions.vector(2);
-    if (type !== serverNameExtension) continue;
-    if (found !== null) throw new Malformed('there are two lists of server names');
-    found = content;
+    if (type === serverNameExtension) {
+      if (names !== null) throw new Malformed('there are two lists of server names');
+      names = content;
+    } else if (type === protocolsExtension) {
+      if (protocols !== null) throw new Malformed('there are two lists of protocols');
+      protocols = content;
+    }
   }
+  return { names, protocols };
+}
+
+/** RFC 7301 section 3.1. */
+function protocolsOf(found: Reader | null): readonly string[] | null {
+  if (found === null) return null;
+  const list = found.vector(2);
+  const protocols: string[] = [];
+  while (list.left > 0) protocols.push(list.vector(1).rest().toString('latin1'));
+  return protocols;
+}
+
+function serverNameOf(found: Reader | null): string | null {
   if (found === null || found.left === 0) return null;
   const list = found.vector(2);
   const type = list.number(1);

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ConnectionEvent } from '../core/network/egress.ts';
-import { ConnectionLog, type LogBatch } from './connection-log.ts';
+import { ConnectionLog } from './connection-log.ts';
+import type { Batch } from './event-queue.ts';
 import { SyntheticNames } from './synthetic-names.ts';
 import { TokenBucket } from './token-bucket.ts';
 
@@ -13,8 +14,8 @@ test('without a reader the oldest events go, and it is told how many', () => {
   const log = new ConnectionLog();
   for (let i = 0; i < 20_000; i++) log.record(event(i));
   assert.ok(log.waiting <= 8192);
-  const batches: LogBatch[] = [];
-  const reader = { deliver: (batch: LogBatch) => batches.push(batch) };
+  const batches: Batch<ConnectionEvent>[] = [];
+  const reader = { deliver: (batch: Batch<ConnectionEvent>) => batches.push(batch) };
   log.attach(reader);
   for (let k = 1; log.waiting >= 128 && k < 1000; k++) {
     if (batches.length < k) log.record(event(0));
@@ -29,7 +30,7 @@ test('equal refusals within a second become one event', async () => {
   const log = new ConnectionLog();
   for (let i = 0; i < 500; i++) log.recordRefusal(event(i % 2));
   await new Promise((resolve) => setTimeout(resolve, 1100));
-  const batches: LogBatch[] = [];
+  const batches: Batch<ConnectionEvent>[] = [];
   log.attach({ deliver: (batch) => batches.push(batch) });
   await new Promise((resolve) => setTimeout(resolve, 600));
   assert.deepEqual(batches[0]?.items.map((item) => [item.port, item.count]), [[0, 250], [1, 250]]);

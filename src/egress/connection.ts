@@ -2,22 +2,35 @@ import type { Socket } from 'node:net';
 import { formatAddress, parseIpv4 } from '../core/network/addresses.ts';
 import type { Destination, Verdict } from '../core/network/decide.ts';
 import type { ConnectionVerdict } from '../core/network/egress.ts';
-import { blockedPage } from './blocked-page.ts';
+import { blockedPage } from './http/blocked-page.ts';
 import type { ConnectionLog } from './connection-log.ts';
 import type { Dialled, Dialler } from './dial.ts';
+import { protocolFault } from './faults.ts';
 import type { Flow, Guest } from './guest.ts';
-import type { HttpProxy } from './http-proxy.ts';
+import type { Http1Server } from './http/http1-front.ts';
+import { PlainPlace } from './http/plain-place.ts';
 import { namedHost, readOpening, type Opening } from './opening.ts';
 import { type Intake, pump } from './splice.ts';
+import { type Interception, mayBeHttp } from './tls/interception.ts';
 
 export interface ConnectionPlaces {
   readonly dialler: Dialler;
   readonly log: ConnectionLog;
-  readonly http: HttpProxy;
+  readonly http: Http1Server;
+  readonly interception: Interception;
 }
 
 /** How long a client whose first destination is out of reach may take to name another one. */
 const secondThoughtMs = 1000;
+/** How long a client whose TLS may have to be opened is waited for, before it is taken for one whose server speaks first. */
+const clientFirstMs = 300;
+
+interface Reached {
+  readonly destination: Destination;
+  readonly verdict: Verdict;
+}
+
+type Hello = Extract<Opening, { kind: 'tls' }>;
 
 /**
  * One connection of a guest, from the moment it is accepted. Its destination is parsed once: the name, if the guest connected to an
@@ -33,6 +46,8 @@ export class Connection implements Flow {
   readonly #aborted = new AbortController();
   /** What is open on behalf of it, with the facts for the log. */
   readonly #upstreams = new Map<Socket, { destination: Destination; verdict: Verdict; at: number; host: string | null }>();
+  /** Where its TLS was opened: the server that its requests go to, once one has. */
+  #intercepted: { readonly destination: Destination; readonly reached: () => Reached | null; readonly at: number } | null = null;
   #cutBy: Verdict | null = null;
   #opening: Promise<Opening> | null = null;
   #refused = false;
@@ -52,13 +67,14 @@ export class Connection implements Flow {
   }
 
   destinations(): readonly Destination[] {
-    return [this.destination, ...[...this.#upstreams.values()].map(({ destination, host }) => (destination.name === null && host !== null ? { ...destination, name: host } : destination))];
+    const opened = this.#intercepted === null ? [] : [this.#intercepted.destination, this.#intercepted.reached()?.destination ?? this.destination];
+    return [this.destination, ...opened, ...[...this.#upstreams.values()].map(({ destination, host }) => (destination.name === null && host !== null ? { ...destination, name: host } : destination))];
   }
 
   cut(verdict: Verdict): void {
     if (this.#cutBy !== null) return;
     this.#cutBy = verdict;
-    if (this.#upstreams.size === 0 && !verdict.allowed) this.note(this.destination, verdict, 'blocked');
+    if (this.#upstreams.size === 0 && this.#intercepted === null && !verdict.allowed) this.note(this.destination, verdict, 'blocked');
     for (const socket of this.#upstreams.keys()) socket.resetAndDestroy();
     this.client.resetAndDestroy();
   }
@@ -148,6 +164,10 @@ export class Connection implements Flow {
   async #judgeOpening(pinned: boolean): Promise<void> {
     const serverSpoke = Promise.withResolvers<void>();
     const opening = (this.#opening = readOpening(this.client, undefined, serverSpoke.promise));
+    if (this.guest.inspector !== null) {
+      const first = await Promise.race([opening, wait(clientFirstMs)]);
+      if (first?.kind === 'tls' && this.#mustOpen(first)) return this.#intercept(first, pinned);
+    }
     // Where HTTP is likely the socket may be needed for requests.
     const dialling = this.dial(this.destination, this.destination.port !== 80);
     const early = await Promise.race([dialling, opening.then(() => null)]);
@@ -158,12 +178,22 @@ export class Connection implements Flow {
     if (this.client.destroyed || this.#refused) return undefined;
     if (said.kind === 'broken') return this.refuse(this.destination, protocolFault(said.why));
     const another = said.kind === 'tls' && said.serverName !== null && said.serverName !== this.destination.name && !pinned ? said.serverName : null;
-    if (said.kind === 'http' && !pinned) {
+    if (said.kind === 'tls' && this.#mustOpen(said)) {
+      const unwanted = await dialling;
+      unpump();
+      if (unwanted.kind === 'connected') {
+        if (unwanted.socket.bytesRead > 0) return this.refuse(this.destination, protocolFault('The server spoke before a ClientHello that must be answered for it.'));
+        this.#upstreams.delete(unwanted.socket);
+        unwanted.socket.destroy();
+      }
+      return this.#intercept(said, pinned);
+    }
+    if (said.kind === 'http' && (!pinned || this.guest.inspector !== null)) {
       // The server has not spoken, as it does not in HTTP; a request to another host leaves this socket unused.
       const spoken = early?.kind === 'connected' && early.socket.bytesRead > 0;
       if (spoken) return this.refuse(this.destination, protocolFault('The server spoke before the HTTP request.'));
       unpump();
-      return this.#places.http.serve(this, dialling);
+      return this.#places.http.serve(this.client, new PlainPlace(this, dialling, pinned, this.#places.interception.recorder(this.guest)));
     }
     let dialled: Dialled;
     if (another === null) {
@@ -189,6 +219,37 @@ export class Connection implements Flow {
     return undefined;
   }
 
+  /** Whether requests in this TLS have to be seen. */
+  #mustOpen({ serverName, protocols }: Hello): boolean {
+    const { inspector } = this.guest;
+    return inspector !== null && mayBeHttp(protocols) && [serverName, this.destination.name].some((name) => inspector.opens(name, this.destination.port));
+  }
+
+  async #intercept({ serverName, protocols }: Hello, pinned: boolean): Promise<void> {
+    const { name, address, port } = this.destination;
+    if (name !== null && serverName !== null && serverName !== name) {
+      return this.refuse(this.destination, protocolFault(`The connection is to ${name}, and its TLS names ${serverName}: which of the two is meant cannot be told.`));
+    }
+    const named = name ?? serverName;
+    const destination = { name: named, address: named === null || (pinned && name === null) ? address : null, port };
+    const verdict = this.guest.decide(destination);
+    if (!verdict.allowed) return this.refuse(destination, verdict);
+    return this.#places.interception.serve(this, destination, protocols);
+  }
+
+  /** Its TLS is open. @param reached tells the address that requests went to, when they have. */
+  intercepted(reached: () => Reached | null, destination: Destination): void {
+    this.#intercepted = { destination, reached, at: Date.now() };
+  }
+
+  #noteIntercepted(): void {
+    const reached = this.#intercepted?.reached() ?? null;
+    if (this.#intercepted === null || reached === null) return;
+    const traffic = { sent: this.client.bytesRead, received: this.client.bytesWritten, at: this.#intercepted.at, host: this.#intercepted.destination.name };
+    if (this.#cutBy === null || this.#cutBy.allowed) this.note(reached.destination, reached.verdict, 'allowed', traffic);
+    else this.note(reached.destination, this.#cutBy, 'blocked', traffic);
+  }
+
   #giveUp(dialled: Exclude<Dialled, { kind: 'connected' }>): void | Promise<void> {
     if (dialled.kind === 'blocked') return this.refuse(dialled.destination, dialled.verdict);
     return this.fail(dialled.destination, dialled.reason, dialled.verdict);
@@ -210,13 +271,10 @@ export class Connection implements Flow {
 
   #end(): void {
     this.guest.flows.delete(this);
+    this.#noteIntercepted();
     this.#aborted.abort();
     for (const socket of this.#upstreams.keys()) if (!socket.writableEnded || !this.client.readableEnded) socket.destroy();
   }
-}
-
-export function protocolFault(reason: string): Verdict {
-  return { allowed: false, matchRule: 'protocol', rule: null, reason };
 }
 
 /** Calls back when the server has said something that is being passed on. */

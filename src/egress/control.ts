@@ -1,11 +1,12 @@
 import { chmodSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import type { EgressEntry } from '../core/network/egress.ts';
-import type { ConnectionLog, LogBatch, LogReader } from './connection-log.ts';
+import type { ConnectionEvent, EgressEntry } from '../core/network/egress.ts';
+import type { InspectionEvent } from '../core/network/inspection.ts';
+import type { EventQueue, QueueReader } from './event-queue.ts';
 import type { PolicyTable } from './table.ts';
 
 /** Version of the protocol that this process speaks. */
-export const controlVersion = 1;
+export const controlVersion = 2;
 
 /** A table of every sandbox of a large host, with a thousand rules each, is tens of megabytes. */
 const longestLine = 128 * 1024 * 1024;
@@ -19,29 +20,44 @@ type Request = { readonly n: number } & (
   | { readonly op: 'stats' }
 );
 
+/** What happened, by the name under which it is told. */
+interface Queues {
+  readonly connections: EventQueue<ConnectionEvent>;
+  readonly inspections: EventQueue<InspectionEvent>;
+}
+
+/** One server as the reader of each queue. */
+type Readers = { readonly [K in keyof Queues]: QueueReader<unknown> };
+
+interface Acknowledgement {
+  readonly ack: number;
+  readonly of: keyof Queues;
+}
+
 /**
  * What the server tells this process, one JSON object per line, over a Unix socket that only root can open:
  *
- *     → {"n":1,"op":"hello","version":1,"events":true}    ← {"n":1,"ok":true,"version":1,"pid":…,"admitted":…}
+ *     → {"n":1,"op":"hello","version":2,"events":true}    ← {"n":1,"ok":true,"version":2,"pid":…,"admitted":…}
  *     → {"n":2,"op":"table","entries":[…]}                 ← {"n":2,"ok":true,"failed":[{"address":…,"error":…}]}
  *     → {"n":3,"op":"admit","entry":{…}}                   ← {"n":3,"ok":true}
  *     → {"n":4,"op":"expel","address":"10.0.0.6"}          ← {"n":4,"ok":true}
  *     → {"n":5,"op":"stats"}                               ← {"n":5,"ok":true,"connections":…, …}
- *     ← {"event":"connections","k":1,"items":[…],"dropped":0}    → {"ack":1}
+ *     ← {"event":"connections","k":1,"items":[…],"dropped":0}    → {"ack":1,"of":"connections"}
+ *     ← {"event":"inspections","k":1,"items":[…],"dropped":0}    → {"ack":1,"of":"inspections"}
  *
  * A request that cannot be carried out is answered `{"n":…,"error":"…"}`; after a failed `admit` the sandbox reaches nothing. Answers come
  * in the order of the requests, each when its effect is in force. Events go to the connection that asked for them last.
  */
 export class ControlServer {
   readonly #table: PolicyTable;
-  readonly #log: ConnectionLog;
+  readonly #queues: Queues;
   readonly #stats: () => object;
   readonly #server: Server;
   readonly #connections = new Set<Socket>();
 
-  constructor(table: PolicyTable, log: ConnectionLog, stats: () => object) {
+  constructor(table: PolicyTable, queues: Queues, stats: () => object) {
     this.#table = table;
-    this.#log = log;
+    this.#queues = queues;
     this.#stats = stats;
     this.#server = createServer((socket) => this.#serve(socket));
   }
@@ -77,13 +93,15 @@ export class ControlServer {
       return;
     }
     this.#connections.add(socket);
-    const reader: LogReader = { deliver: (batch: LogBatch) => socket.write(`${JSON.stringify({ event: 'connections', ...batch })}\n`) };
+    const readerOf = (event: keyof Queues): QueueReader<unknown> => ({ deliver: (batch) => socket.write(`${JSON.stringify({ event, ...batch })}\n`) });
+    const readers: Readers = { connections: readerOf('connections'), inspections: readerOf('inspections') };
     let chunks: Buffer[] = [];
     let size = 0;
     socket.on('error', () => {});
     socket.on('close', () => {
       this.#connections.delete(socket);
-      this.#log.detach(reader);
+      this.#queues.connections.detach(readers.connections);
+      this.#queues.inspections.detach(readers.inspections);
     });
     socket.on('data', (chunk: Buffer) => {
       let rest = chunk;
@@ -92,7 +110,7 @@ export class ControlServer {
         chunks = [];
         size = 0;
         rest = rest.subarray(end + 1);
-        if (line !== '') this.#onLine(line, socket, reader);
+        if (line !== '') this.#onLine(line, socket, readers);
       }
       if (rest.length === 0) return;
       chunks.push(rest);
@@ -101,18 +119,18 @@ export class ControlServer {
     });
   }
 
-  #onLine(line: string, socket: Socket, reader: LogReader): void {
-    let request: Request | { readonly ack: number };
+  #onLine(line: string, socket: Socket, readers: Readers): void {
+    let request: Request | Acknowledgement;
     try {
-      request = JSON.parse(line) as Request | { readonly ack: number };
+      request = JSON.parse(line) as Request | Acknowledgement;
     } catch {
       socket.destroy();
       return;
     }
-    if (!('op' in request)) return this.#log.acknowledge(reader, request.ack);
+    if (!('op' in request)) return this.#queues[request.of === 'inspections' ? 'inspections' : 'connections'].acknowledge(readers[request.of], request.ack);
     let answer: object;
     try {
-      answer = { n: request.n, ok: true, ...this.#carryOut(request, reader) };
+      answer = { n: request.n, ok: true, ...this.#carryOut(request, readers) };
     } catch (reason) {
       answer = { n: request.n, error: (reason as Error).message };
     }
@@ -120,12 +138,17 @@ export class ControlServer {
     return undefined;
   }
 
-  #carryOut(request: Request, reader: LogReader): object {
+  #carryOut(request: Request, readers: Readers): object {
     switch (request.op) {
       case 'hello':
         if (request.version !== controlVersion) throw new Error(`This egress proxy speaks version ${controlVersion} of its protocol, not ${request.version}: restart it.`);
         // Behind the answer.
-        if (request.events === true) setImmediate(() => this.#log.attach(reader));
+        if (request.events === true) {
+          setImmediate(() => {
+            this.#queues.connections.attach(readers.connections);
+            this.#queues.inspections.attach(readers.inspections);
+          });
+        }
         return { version: controlVersion, pid: process.pid, admitted: this.#table.size };
       case 'admit':
         assertEntry(request.entry);

@@ -1,9 +1,11 @@
 import { parseIpv4 } from '../core/network/addresses.ts';
 import { decide, mayResolve, shape, type Destination, type PolicyShape, type Verdict } from '../core/network/decide.ts';
 import type { EgressEntry } from '../core/network/egress.ts';
+import type { Inspection } from '../core/network/inspection.ts';
 import { parsePolicy } from '../core/network/parse.ts';
 import type { NetworkPolicy } from '../core/network/rules.ts';
 import type { SandboxId } from '../core/ids.ts';
+import { Inspector } from './inspector.ts';
 import type { EgressLimits } from './settings.ts';
 import { SyntheticNames } from './synthetic-names.ts';
 import { TokenBucket } from './token-bucket.ts';
@@ -31,6 +33,7 @@ export class Guest {
   readonly flows = new Set<Flow>();
   #policy: NetworkPolicy;
   #shape: PolicyShape;
+  #inspector: Inspector | null = null;
   #gone = false;
   #secluded = false;
 
@@ -53,8 +56,16 @@ export class Guest {
 
   /** Whether the name behind each connection has to be known. */
   get namesMatter(): boolean {
-    return this.#shape.names;
+    return this.#shape.names || this.#inspector !== null;
   }
+
+  /** What looks into its traffic; null when nothing does. Asked anew for each connection and request. */
+  get inspector(): Inspector | null {
+    return this.#inspector;
+  }
+
+  /** How many inspected requests are under way. */
+  exchanges = 0;
 
   /** Whether it was expelled: what still waits on its behalf must not go on. */
   get gone(): boolean {
@@ -84,6 +95,11 @@ export class Guest {
     this.#policy = policy;
     this.#shape = shape(policy);
     this.cutDenied();
+  }
+
+  /** Puts another inspection in force, from the next request on. @throws Error when it must not be; then its traffic must end. */
+  inspect(inspection: Inspection | undefined): void {
+    this.#inspector = inspection === undefined || inspection.secrets.length === 0 ? null : new Inspector(inspection, this.#inspector);
   }
 
   /** Ends what is open and lets nothing leave, or takes that back. Its rules and names stay. */

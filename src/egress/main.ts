@@ -1,18 +1,22 @@
 import { formatAddress, networkOf, parseIpv4 } from '../core/network/addresses.ts';
+import type { InspectionEvent } from '../core/network/inspection.ts';
 import { ConnectionLog } from './connection-log.ts';
 import { ControlServer } from './control.ts';
 import { Dialler } from './dial.ts';
 import { DnsServer } from './dns-server.ts';
 import { NameServers } from './dns-upstream.ts';
+import { EventQueue } from './event-queue.ts';
 import { Filter } from './filter.ts';
-import { HttpProxy } from './http-proxy.ts';
+import { Http1Server } from './http/http1-front.ts';
+import { recordInspection } from './inspector.ts';
 import { OwnAddresses } from './own-addresses.ts';
 import { TransparentProxy } from './proxy.ts';
 import { recordRefusals } from './refusals.ts';
 import { Resolver } from './resolver.ts';
 import { dnsPort, parseSettings, proxyPort } from './settings.ts';
-import { bindDatagram, listenTransparent, raiseOpenFiles } from './sockets.ts';
+import { bindDatagram, forbidDumps, listenTransparent, raiseOpenFiles } from './sockets.ts';
 import { PolicyTable } from './table.ts';
+import { Interception, trustedContext } from './tls/interception.ts';
 import { UpstreamProxy } from './upstream-proxy.ts';
 
 /*
@@ -29,6 +33,7 @@ try {
 }
 
 async function start(): Promise<void> {
+  forbidDumps();
   const settings = parseSettings(process.argv[2] ?? process.env['PADDOCK_EGRESS']);
   const files = raiseOpenFiles(settings.limits.connections * 2 + 2048);
   const limits = { ...settings.limits, connections: Math.min(settings.limits.connections, Math.floor((files - 1024) / 2)) };
@@ -39,12 +44,15 @@ async function start(): Promise<void> {
   const filter = new Filter(settings.netns, { hostAddress: settings.hostAddress, subnet: parseSubnet(settings.subnet), proxyPort, dnsPort });
   const table = new PolicyTable(filter, limits);
   const log = new ConnectionLog();
+  const inspections = new EventQueue<InspectionEvent>();
   const own = new OwnAddresses();
   const resolver = new Resolver(new NameServers(settings.dnsUpstreams));
   const dialler = new Dialler(resolver, own, settings.upstreamProxy === null ? null : new UpstreamProxy(settings.upstreamProxy, settings.extraCaFile));
-  const proxy = new TransparentProxy(table, { dialler, log, http: new HttpProxy() }, limits);
+  const http = new Http1Server();
+  const interception = new Interception(http, dialler, trustedContext(settings.extraCaFile), (guest) => (event, stages) => recordInspection(inspections, guest.id, event, stages));
+  const proxy = new TransparentProxy(table, { dialler, log, http, interception }, limits);
   const dns = new DnsServer(table, { resolver, isOwn: (address) => own.current().has(address), syntheticFor: (guest, name) => table.syntheticFor(guest, name) }, log);
-  const control = new ControlServer(table, log, () => ({ admitted: table.size, connections: proxy.open, eventsWaiting: log.waiting, memoryBytes: process.memoryUsage.rss() }));
+  const control = new ControlServer(table, { connections: log, inspections }, () => ({ admitted: table.size, connections: proxy.open, eventsWaiting: log.waiting, memoryBytes: process.memoryUsage.rss() }));
   filter.setOwn(own.current());
   await proxy.listen(proxyFd);
   await dns.listen(dnsUdpFd, dnsTcpFd);

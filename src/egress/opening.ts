@@ -3,7 +3,7 @@ import { readClientHello } from './client-hello.ts';
 
 /** What a client's first bytes are. `whole`: it closed its side, and these bytes are all that it says. `broken`: they cannot be judged, so they must not be passed on. */
 export type Opening =
-  | { readonly kind: 'tls'; readonly serverName: string | null }
+  | { readonly kind: 'tls'; readonly serverName: string | null; readonly protocols: readonly string[] | null }
   | { readonly kind: 'http' }
   | { readonly kind: 'opaque' }
   | { readonly kind: 'whole'; readonly bytes: Buffer }
@@ -25,7 +25,7 @@ export function classify(bytes: Buffer): Opening | undefined {
     if (second === 3) {
       const reading = readClientHello(bytes);
       if (reading.kind === 'more') return undefined;
-      return reading.kind === 'hello' ? { kind: 'tls', serverName: reading.serverName } : reading;
+      return reading.kind === 'hello' ? { kind: 'tls', serverName: reading.serverName, protocols: reading.protocols } : reading;
     }
     return { kind: 'opaque' };
   }

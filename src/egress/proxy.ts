@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net';
-import { Connection, protocolFault, type ConnectionPlaces } from './connection.ts';
+import { Connection, type ConnectionPlaces } from './connection.ts';
+import { protocolFault } from './faults.ts';
 import type { EgressLimits } from './settings.ts';
 import type { PolicyTable } from './table.ts';
 

@@ -14,7 +14,7 @@ export interface EgressSettings {
   readonly dnsUpstreams: readonly string[];
   /** `http://` or `https://` URL of a proxy for everything that is dialled, with user and password if it wants them; null: dial directly. */
   readonly upstreamProxy: string | null;
-  /** File of PEM certificates that are trusted beside the system's, for an upstream proxy over https; null: none. */
+  /** File of PEM certificates that are trusted beside the system's, by interception and for an upstream proxy over https; null: none. */
   readonly extraCaFile: string | null;
   readonly limits: EgressLimits;
 }

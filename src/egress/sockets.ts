@@ -15,6 +15,7 @@ const bind = libc.func('int bind(int fd, const uint8_t *address, uint size)');
 const listen = libc.func('int listen(int fd, int backlog)');
 const sendCall = libc.func('long send(int fd, const uint8_t *bytes, ulong size, int flags)');
 const recvCall = libc.func('long recv(int fd, _Out_ uint8_t *bytes, ulong size, int flags)');
+const prctl = libc.func('int prctl(int option, ulong argument, ulong, ulong, ulong)');
 const setrlimit = libc.func('int setrlimit(int resource, const uint64_t *limits)');
 const getrlimit = libc.func('int getrlimit(int resource, _Out_ uint64_t *limits)');
 
@@ -26,7 +27,8 @@ const nonblockCloexec = 0o4000 | 0o2000000;
 const [solSocket, reuseAddress, sendBufferForce, receiveBufferForce] = [1, 2, 32, 33];
 const [solIp, ipTransparent] = [0, 19];
 const netfilter = 12;
-const openFiles = 7;
+const [coreSize, openFiles] = [4, 7];
+const setDumpable = 4;
 const dontWait = 0x40;
 
 /** A system call that failed. `errno` is the kernel's number. */
@@ -106,6 +108,12 @@ export function raiseOpenFiles(wanted: number): number {
   if (setrlimit(openFiles, [Math.max(soft, wanted), Math.max(hard, wanted)]) === 0) return Math.max(soft, wanted);
   const most = Math.min(hard, Math.max(soft, wanted));
   return setrlimit(openFiles, [most, hard]) === 0 ? most : soft;
+}
+
+/** The memory of this process is on no disk, also when it crashes, and open to nobody but root. */
+export function forbidDumps(): void {
+  check('setrlimit(RLIMIT_CORE)', setrlimit(coreSize, [0, 0]));
+  check('prctl(PR_SET_DUMPABLE)', prctl(setDumpable, 0, 0, 0, 0));
 }
 
 function inNamespace<T>(netns: string, work: () => T): T {

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 
 /** How long one direction may stay silent after the other has ended. */
 const longestHalfClosedMs = 600_000;
@@ -54,10 +55,10 @@ export function pump(from: Socket, to: Socket, intake: Intake | null = null): ()
     to.end();
     for (const socket of [from, to]) socket.setTimeout(longestHalfClosedMs, () => socket.destroy());
   };
-  const onError = (): unknown => to.resetAndDestroy();
+  const onError = (): unknown => reset(to);
   // Destroyed by this process, when there was no error and no end.
   const onClose = (): void => {
-    if (!from.readableEnded) to.resetAndDestroy();
+    if (!from.readableEnded) reset(to);
   };
   if (intake === null) from.on('data', onData);
   else {
@@ -66,11 +67,18 @@ export function pump(from: Socket, to: Socket, intake: Intake | null = null): ()
   }
   from.on('end', onEnd).on('error', onError).on('close', onClose);
   if (intake === null) to.on('drain', onDrain);
-  if (from.destroyed) to.resetAndDestroy();
+  if (from.destroyed) reset(to);
   else from.resume();
   return () => {
     from.pause();
     from.off('data', onData).off('end', onEnd).off('error', onError).off('close', onClose);
     to.off('drain', onDrain);
   };
+}
+
+/** Ends the connection in a way that is no orderly end. */
+function reset(socket: Socket): void {
+  // TLS has no reset of its own: an end without its last word is the same to its reader.
+  if (socket instanceof TLSSocket) socket.destroy();
+  else socket.resetAndDestroy();
 }

@@ -36,6 +36,7 @@ export class PolicyTable {
     if (known !== undefined && known.id !== entry.sandboxId) this.expel(entry.address);
     const guest = this.#guests.get(entry.address) ?? new Guest(entry, this.#limits);
     try {
+      guest.inspect(entry.inspection);
       guest.rule(entry.policy);
       guest.seclude(entry.secluded === true);
       this.#filter.admit(guest.source, guest.shape, guest.names.addresses((name) => guest.mayResolve(name)));

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PaddockError } from '../core/errors.ts';
-import type { RestoreSpec } from '../core/host.ts';
+import type { RestoreSpec, VolumeMount } from '../core/host.ts';
 import type { Egress } from '../core/network/egress.ts';
 import { readAll } from './agent/answer.ts';
 import { AgentClient } from './agent/client.ts';
 import type { Checkpoints } from './checkpoints.ts';
+import { entryOf } from './egress/entry.ts';
 import type { Guests, WaitingGuest } from './guests.ts';
 import type { KeptGuest } from './kept.ts';
 import type { Manifest } from './manifest.ts';
@@ -67,6 +68,7 @@ export class Restoring {
     const { checkpoints, guests, room } = this.#parts;
     const { dir, manifest } = await checkpoints.open(spec.checkpoint.id);
     const template = this.#assertRestorable(manifest);
+    if (attached(spec).length > 0 && manifest.ref.mountable !== true) throw new PaddockError('unprocessable', 'the template was built before volumes could be mounted: build it again');
     using _memory = await room.reserve(manifest.ref.memoryBytes);
     using _turn = await guests.boots.enter(signal);
     // Beside the restore, which takes longer. A guest from damaged files is ended before it gets an identity.
@@ -96,9 +98,9 @@ export class Restoring {
     spec.lap?.('slot');
     let handle;
     try {
-      await egress.admit({ sandboxId: spec.identity.sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
+      await egress.admit(entryOf(spec.identity.sandboxId, slot.address, spec));
       spec.lap?.('egress');
-      await binds.bind(slot.volumes, spec.volumes ?? [], { restoring: true });
+      await binds.bind(slot.volumes, spec.volumes ?? [], { restoring: spec.attachesVolumes !== true });
       handle = await putBack.during(spec.checkpoint.id, slot.volumes, saved.volumes, () => runtime.restore(slot, { ...saved, limits: spec.limits }, signal));
       spec.lap?.('restore');
     } catch (reason) {
@@ -133,7 +135,7 @@ export class Restoring {
   }
 
   #admit({ slot }: RestoredGuest, spec: RestoreSpec): Promise<void> {
-    return this.#parts.egress.admit({ sandboxId: spec.identity.sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
+    return this.#parts.egress.admit(entryOf(spec.identity.sandboxId, slot.address, spec));
   }
 
   async #identify(guest: RestoredGuest, spec: RestoreSpec, signal: AbortSignal): Promise<void> {
@@ -142,6 +144,10 @@ export class Restoring {
     await this.#parts.guests.untilAnswered(guest, guest.client.reidentify(spec.identity, machineId, randomBytes(64), spec.limits, signal));
     signal.throwIfAborted();
     spec.lap?.('identity');
+    const volumes = attached(spec);
+    if (volumes.length === 0) return;
+    await this.#parts.guests.untilAnswered(guest, guest.client.mount(volumes, signal));
+    spec.lap?.('volumes');
   }
 
   async #abandon(guest: RestoredGuest): Promise<void> {
@@ -149,6 +155,11 @@ export class Restoring {
     await this.#parts.egress.expel(guest.slot.address);
     await this.#parts.guests.dispose(guest);
   }
+}
+
+/** Volumes that the saved guest does not know. */
+function attached({ attachesVolumes, volumes = [] }: RestoreSpec): readonly VolumeMount[] {
+  return attachesVolumes === true ? volumes : [];
 }
 
 /** A restored guest's network is up a moment before its agent hears, so what is not answered at once is asked again soon. */

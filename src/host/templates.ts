@@ -1,7 +1,7 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { PaddockError } from '../core/errors.ts';
-import type { Template, TemplateCatalog } from '../core/template.ts';
+import type { Limits, Template, TemplateCatalog } from '../core/template.ts';
 import { HostSetupError } from './setup-error.ts';
 
 /** A template with the place of its root file system on this host. */
@@ -26,6 +26,7 @@ const restAfterFailureMs = 60_000;
 /** What the directory held when it was last read. */
 interface Shelf {
   readonly ready: ReadonlyMap<string, InstalledTemplate>;
+  readonly announced: ReadonlyMap<string, Pick<Template, 'description' | 'limits'>>;
   readonly pending: readonly string[];
   readonly offered: readonly string[];
 }
@@ -71,6 +72,7 @@ export function loadTemplates(artefactsDir: string, build?: (name: string) => Pr
     list: () => [...current().ready.values()],
     pending: () => [...current().pending, ...[...requested].filter((name) => !shelf.ready.has(name) && !shelf.pending.includes(name))],
     offered: () => (build === undefined ? [] : current().offered.filter((name) => !requested.has(name))),
+    announced: (name: string) => current().announced.get(name),
     request,
     prepare: async () => {},
     byDigest: (digest: string) => [...current().ready.values()].find((template) => template.digest === digest) ?? findOlder(dir, digest),
@@ -81,13 +83,17 @@ function readTemplates(dir: string): Shelf {
   const ready = new Map<string, InstalledTemplate>();
   const pending: string[] = [];
   const offered: string[] = [];
+  const announced = new Map<string, Pick<Template, 'description' | 'limits'>>();
   for (const directory of listDirs(dir)) {
     const current = readJson(join(dir, directory, 'current.json'));
     if (current === null || typeof current['digest'] !== 'string') {
       const building = readJson(join(dir, directory, 'building.json'));
       const available = readJson(join(dir, directory, 'available.json'));
-      if (building !== null) pending.push(String(building['name']));
-      else if (available !== null) offered.push(String(available['name']));
+      const said = building ?? available;
+      if (said === null) continue;
+      const name = String(said['name']);
+      (building === null ? offered : pending).push(name);
+      announced.set(name, { description: String(said['description'] ?? ''), limits: parseLimits(said, name) });
       continue;
     }
     const home = join(dir, directory, current['digest']);
@@ -96,7 +102,7 @@ function readTemplates(dir: string): Shelf {
     const template = parseManifest(manifest, directory, join(home, 'rootfs'));
     ready.set(template.name, template);
   }
-  return { ready, pending, offered };
+  return { ready, pending, offered, announced };
 }
 
 function findOlder(dir: string, digest: string): InstalledTemplate | undefined {
@@ -112,24 +118,28 @@ function findOlder(dir: string, digest: string): InstalledTemplate | undefined {
 /** Names with a slash have a directory without, and ids go into paths too. */
 function parseManifest(manifest: Record<string, unknown>, directory: string, rootfs: string): InstalledTemplate {
   const name = String(manifest['name'] ?? directory);
-  const limits = manifest['limits'] as Record<string, unknown> | undefined;
-  const number = (key: string): number => {
-    const value = limits?.[key];
-    if (typeof value !== 'number' || !(value > 0)) throw new HostSetupError(`Template ${name}: its manifest has no usable limits.${key}.`);
-    return value;
-  };
   const builtAt = Date.parse(String(manifest['built_at']));
   return Object.freeze({
     id: `tpl-${directory}`,
     name,
     digest: String(manifest['digest']),
     description: String(manifest['description'] ?? ''),
-    limits: Object.freeze({ vcpus: number('vcpus'), memoryMb: number('memory_mb'), diskMb: number('disk_mb'), pids: number('pids') }),
+    limits: parseLimits(manifest, name),
     env: Object.freeze({ ...(manifest['env'] as Record<string, string> | undefined) }),
     builtAt: Number.isNaN(builtAt) ? null : builtAt,
     sizeBytes: typeof manifest['size_bytes'] === 'number' ? manifest['size_bytes'] : null,
     rootfs,
   });
+}
+
+function parseLimits(said: Record<string, unknown>, name: string): Limits {
+  const limits = said['limits'] as Record<string, unknown> | undefined;
+  const number = (key: string): number => {
+    const value = limits?.[key];
+    if (typeof value !== 'number' || !(value > 0)) throw new HostSetupError(`Template ${name}: its manifest has no usable limits.${key}.`);
+    return value;
+  };
+  return Object.freeze({ vcpus: number('vcpus'), memoryMb: number('memory_mb'), diskMb: number('disk_mb'), pids: number('pids') });
 }
 
 function listDirs(dir: string): string[] {

@@ -13,7 +13,7 @@ const artefacts = mkdtempSync(join(tmpdir(), 'paddock-offered-'));
 const server = new TestServer({ PADDOCK_ARTEFACTS_DIR: artefacts });
 
 before(async () => {
-  for (const kind of ['agent', 'runsc']) cpSync(join(artefactsDir, kind), join(artefacts, kind), { recursive: true });
+  for (const kind of ['agent', 'runsc', 'unpacker']) cpSync(join(artefactsDir, kind), join(artefacts, kind), { recursive: true });
   for (const directory of readdirSync(join(artefactsDir, 'templates'))) {
     const current = join('templates', directory, 'current.json');
     const recipe = join('templates', `${directory}.json`);

@@ -258,7 +258,7 @@ test('what this machine lacks is named, and nothing is started', async () => {
 
 test('runtime, agent and template that are no longer current still restore what was saved with them', async () => {
   const artefacts = join(laboratory.dataDir, 'artefacts');
-  for (const kind of ['runsc', 'agent', 'templates']) {
+  for (const kind of ['runsc', 'agent', 'unpacker', 'templates']) {
     mkdirSync(join(artefacts, kind), { recursive: true });
   }
   const subject = await counter();
@@ -270,7 +270,7 @@ test('runtime, agent and template that are no longer current still restore what 
   mkdirSync(join(artefacts, 'templates', 'base'));
   symlinkSync(join(artefactsDir, 'templates', 'base', ref.template), join(artefacts, 'templates', 'base', ref.template));
   writeFileSync(join(artefacts, 'runsc', 'current.json'), JSON.stringify({ path: join(artefactsDir, 'runsc', ref.build, 'runsc'), sha256: 'f'.repeat(64) }));
-  writeFileSync(join(artefacts, 'agent', 'current.json'), JSON.stringify({ path: '/nowhere', sha: 'e'.repeat(64) }));
+  for (const kind of ['agent', 'unpacker']) writeFileSync(join(artefacts, kind, 'current.json'), JSON.stringify({ path: '/nowhere', sha: 'e'.repeat(64) }));
   const other = new Laboratory({ artefactsDir: artefacts });
   renameSync(join(laboratory.checkpointsDir, ref.id), join(mkdirp(other.checkpointsDir), ref.id));
   try {

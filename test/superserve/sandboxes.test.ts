@@ -203,7 +203,7 @@ test('health needs no key, every answer has its headers, and both hosts and doub
 });
 
 test('what comes later says so in a status that nobody repeats', async () => {
-  for (const [method, path] of [['POST', '/secrets'], ['GET', '/secrets/x/audit'], ['GET', '/billing/summary'], ['GET', '/teams/x/management']] as const) {
+  for (const [method, path] of [['GET', '/billing/summary'], ['GET', '/teams/x/management']] as const) {
     const { status, json } = await control(server, method, path);
     assert.deepEqual([status, json.error.code], [422, 'feature_disabled'], path);
   }
@@ -211,9 +211,14 @@ test('what comes later says so in a status that nobody repeats', async () => {
 
 test('templates are listed, searched and found by name or id; none of them can be deleted', async () => {
   const list = (query = ''): Promise<any> => control(server, 'GET', `/templates${query}`).then(({ json }) => json);
-  assert.deepEqual((await list('?sort=name&order=asc')).map((each: any) => each.name), ['base', 'node', 'python', 'superserve/base', 'superserve/node-22', 'superserve/python-3.11']);
+  assert.deepEqual((await list('?sort=name&order=asc')).map((each: any) => each.name), [
+    'ai-agent', 'base', 'code-interpreter', 'devops', 'mcp-server', 'node', 'python', 'superserve/base', 'superserve/claude-code', 'superserve/code-interpreter', 'superserve/node-22',
+    'superserve/python-3.11', 'superserve/python-ml', 'web-dev',
+  ]);
   assert.deepEqual((await list('?name_prefix=superserve/&q=NODE')).map((each: any) => each.name), ['superserve/node-22']);
   assert.deepEqual(await list('?owner=team'), []);
+  const [offered] = await list('?name_prefix=superserve/python-ml'); // ready, when somebody has asked for it on this machine
+  assert.deepEqual([offered.vcpu, offered.memory_mib, offered.disk_mib, ['pending', 'ready'].includes(offered.status)], [2, 2048, 4096, true]);
   assert.equal((await list('?limit=2')).length, 2);
   const { json } = await control(server, 'GET', '/templates/superserve%2Fbase');
   assert.match(json.id, uuid);

@@ -186,34 +186,14 @@ test('the system templates are listed, found by name and by id, and have what th
     }
     return { names: templates.map((each) => each.name).sort(), statuses: templates.map((each) => each.status), byName, byId, outputs };
   });
-  assert.deepEqual(seen.names, ['superserve/base', 'superserve/node-22', 'superserve/python-3.11']);
-  assert.ok(seen.statuses.every((status) => status === 'ready'));
+  assert.deepEqual(seen.names, ['superserve/base', 'superserve/claude-code', 'superserve/code-interpreter', 'superserve/node-22', 'superserve/python-3.11', 'superserve/python-ml']);
+  // Those that are built on demand may have been, on this machine.
+  assert.ok(seen.statuses.every((status) => status === 'ready' || status === 'pending'));
   assert.deepEqual(seen.byId, seen.byName);
   assert.deepEqual([seen.byName.vcpu, seen.byName.memoryMib, seen.byName.diskMib], [1, 1024, 4096]);
   assert.match(seen.outputs['superserve/base']!, /^0 Python 3\.\d+\.\d+\nv22\.\d+\.\d+\n10\..*\ngcc .*\ngit version.*\ncurl /s);
   assert.match(seen.outputs['superserve/python-3.11']!, /^0 Python 3\.11\.\d+\npip .*\nrequests\n\/usr\/bin\/nohup/s);
   assert.match(seen.outputs['superserve/node-22']!, /^0 v22\..*\n10\..*\n10\..*\nVersion /s);
-});
-
-test('what this version does not have is a SandboxError that says so, and is not tried again', async () => {
-  const seen = await gateway.run(async ({ Secret, Provider }) => {
-    const failed = async (work: () => Promise<unknown>): Promise<unknown[]> => {
-      const started = Date.now();
-      try {
-        return [await work()];
-      } catch (error) {
-        const { statusCode, code, message } = error as { statusCode?: number; code?: string; message: string };
-        return [statusCode, code, message, Date.now() - started < 1000];
-      }
-    };
-    return {
-      secret: await failed(() => Secret.create({ name: 'S', value: 'v', provider: 'openai' })),
-      secrets: await Secret.list(),
-      providers: await Provider.list(),
-    };
-  });
-  assert.deepEqual(seen.secret, [422, 'feature_disabled', 'Secrets: not available in this version of Paddock.', true]);
-  assert.deepEqual([seen.secrets, seen.providers], [[], []]);
 });
 
 test('a command that is lost with its sandbox is an error, never exit code 0', async () => {

@@ -31,7 +31,7 @@ test('the SDK builds a template, follows its log, and sandboxes have its environ
     const template = await Template.create({
       name: 'team/served', vcpu: 1, memoryMib: 512, diskMib: 2048, from: 'base',
       steps: [
-        { run: 'echo to stdout; echo to stderr >&2' },
+        { run: 'echo to stdout; echo to stderr >&2; echo "later: [$COLOUR]"' },
         { env: { key: 'COLOUR', value: 'deep $red' } },
         { user: { name: 'app', sudo: true } },
         { workdir: '/srv/app' },
@@ -67,6 +67,7 @@ test('the SDK builds a template, follows its log, and sandboxes have its environ
   assert.ok(found.log.some(({ stream, text }) => stream === 'stderr' && text === 'to stderr\n'));
   assert.equal(found.replay.at(-1), 'template ready');
   assert.ok(found.replay.includes('to stdout\n'));
+  assert.ok(found.replay.includes('later: []\n'));
 });
 
 test('a step that fails is a BuildError with its code, and a cancelled build a ConflictError', async () => {

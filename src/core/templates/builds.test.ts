@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { PaddockError } from '../errors.ts';
 import type { SandboxId, TeamId } from '../ids.ts';
 import type { Principal } from '../principal.ts';
-import { never, Server, until } from '../testing/server.ts';
+import { base, never, Server, until } from '../testing/server.ts';
 import type { SpecInput } from './spec.ts';
 import type { BuildId, BuildStatus, OwnTemplate, TemplateBuild } from './template.ts';
 
@@ -76,6 +76,7 @@ describe('a build', () => {
       { layers: 2, as: 'root', sudo: true, processes: [['root', '/', undefined, 'app']] },
       { layers: 3, as: 'app', sudo: false, processes: [['app', '/x', '1', 'print three']] },
     ]);
+    for (const { spec } of server.buildHost.steps) assert.deepEqual(spec.identity.env, {}); // nothing of what comes later
     await assertClean(server);
   });
 
@@ -141,6 +142,32 @@ describe('a build', () => {
     assert.deepEqual([server.buildHost.requests.at(-1)?.reference, server.buildHost.requests.at(-1)?.allowPaths], ['oci:/srv/mine', true]);
     const aliased = await built(server, { from: 'python:3.11' }, 'fourth');
     assert.equal((await server.store.templates.artefact(aliased.artefactId!))?.root.base, 'd'.repeat(64));
+  });
+});
+
+describe('a built-in template that is built when it is asked for first', () => {
+  it('is asked for by a build upon it, which waits', async () => {
+    await using server = await Server.start();
+    server.offered.add('heavy');
+    await assert.rejects(make(server, {}, 'heavy'), code('conflict', /built-in/));
+    const { build } = await make(server, { from: 'heavy', steps: [run('print a')] });
+    await until('it is asked for', () => server.pending.has('heavy'));
+    assert.equal((await server.templates.build(server.principal, build.id)).status, 'building');
+    server.builtIn.push({ ...base, id: 'tpl-heavy', name: 'heavy', digest: 'h'.repeat(64) });
+    server.pending.delete('heavy');
+    assert.equal((await over(server, build.id)).status, 'ready');
+    assert.equal(server.buildHost.steps[0]?.spec.root.base, 'h'.repeat(64));
+    assert.ok((await logOf(server, build)).includes('system: waiting for the built-in template heavy, which is being built'));
+  });
+
+  it('that cannot be had fails the build', async () => {
+    await using server = await Server.start();
+    server.offered.add('heavy');
+    server.catalog.request = () => {
+      throw new PaddockError('template_not_ready', 'the template heavy could not be built: no way to the archive');
+    };
+    const { build } = await make(server, { from: 'heavy' });
+    assert.equal((await over(server, build.id)).errorMessage, 'template_gone: the template heavy could not be built: no way to the archive');
   });
 });
 

@@ -179,9 +179,9 @@ export class Builds {
     const source = held.use(await this.#sources.open(build.teamId, spec.from, template.id, log, signal));
     const limits: Limits = Object.freeze({ vcpus: spec.vcpus, memoryMb: spec.memoryMb, diskMb: spec.diskMb, pids });
     const setting = { teamId: build.teamId, limits, network: settings.network, steps: spec.steps.length, log };
-    const prepared = await this.#stages.over(source.root, source.preparation, { ...setting, env: source.surroundings.env }, signal);
+    const prepared = await this.#stages.over(source.root, source.preparation, setting, signal);
     const plan = planOf(spec, source.surroundings);
-    const root = await this.#stages.over(prepared, plan.stages, { ...setting, env: plan.after.env }, signal);
+    const root = await this.#stages.over(prepared, plan.stages, setting, signal);
     const artefact = (await this.#unchanged(template, root, plan.after, held)) ?? (await this.#install(template, build, root, limits, plan.after, log, signal, held));
     signal.throwIfAborted();
     if (!(await store.templates.finishReady(build.id, artefact, clock.now()))) throw new BuildFailure('cancelled', 'the build was cancelled');

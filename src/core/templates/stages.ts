@@ -25,7 +25,6 @@ export interface StageSetting {
   readonly teamId: TeamId;
   readonly limits: Limits;
   readonly network: NetworkPolicy;
-  readonly env: Readonly<Record<string, string>>;
   /** Of the whole spec, for what is said of one step. */
   readonly steps: number;
   readonly log: BuildLog;
@@ -68,9 +67,10 @@ export class Stages {
 
   async #run(root: RootLayers, stage: Stage, setting: StageSetting, signal: AbortSignal): Promise<LayerId> {
     const { host, buildHost, tokens } = this.#deps;
-    const { limits, teamId, network, env, log } = setting;
+    const { limits, teamId, network, log } = setting;
     const id = newSandboxId();
-    const identity = { sandboxId: id, hostname: `build-${id.slice(0, 8)}`, agentToken: tokens.agent({ id, generation: 1 }), defaultUser: stage.user, sudo: stage.sudo, env };
+    // Variables come with each process: what a step does not have yet, it must not see.
+    const identity = { sandboxId: id, hostname: `build-${id.slice(0, 8)}`, agentToken: tokens.agent({ id, generation: 1 }), defaultUser: stage.user, sudo: stage.sudo, env: {} };
     try {
       await failingAs('boot_failed', signal, () => buildHost.provisionStep({ root, limits, identity, teamId, network }, signal));
       const guest = host.guest(id);

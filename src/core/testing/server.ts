@@ -6,6 +6,7 @@ import { Access } from '../access.ts';
 import type { Clock } from '../clock.ts';
 import type { CreateSandbox } from '../create-input.ts';
 import { EventLog } from '../events.ts';
+import { Idempotency } from '../idempotency.ts';
 import { Files } from '../files.ts';
 import type { NamingTable } from '../identity.ts';
 import { Networks } from '../networks.ts';
@@ -14,6 +15,11 @@ import { Previews } from '../previews.ts';
 import type { Principal } from '../principal.ts';
 import { Processes } from '../processes.ts';
 import { Sandboxes } from '../sandboxes.ts';
+import { SecretAttachments } from '../secrets/attachments.ts';
+import { Authorities, type CertificateMaker } from '../secrets/authorities.ts';
+import { SecretBindings } from '../secrets/bindings.ts';
+import { Secrets } from '../secrets/secrets.ts';
+import { logSecretUses } from '../secrets/use-log.ts';
 import { defaultSettings, type CoreSettings } from '../settings.ts';
 import type { SandboxStore } from '../store.ts';
 import type { Template, TemplateCatalog } from '../template.ts';
@@ -58,10 +64,19 @@ export class Server {
   readonly clock = new TestClock();
   readonly host = new MemoryHost();
   readonly buildHost = new MemoryBuildHost(this.host);
+  readonly builtIn: Template[] = [base];
+  /** Built when somebody asks first; what was asked for is pending until a test adds it to `builtIn`. */
+  readonly offered = new Set<string>();
+  readonly pending = new Set<string>();
   /** The built-in templates, and those installed. */
   readonly catalog: TemplateCatalog = {
-    find: (name) => (name === 'base' ? base : undefined),
-    list: () => [base],
+    find: (name) => this.builtIn.find((each) => each.name === name),
+    list: () => this.builtIn,
+    offered: () => [...this.offered],
+    pending: () => [...this.pending],
+    request: (name) => {
+      if (this.offered.delete(name)) this.pending.add(name);
+    },
     byDigest: (digest) => (digest === base.digest ? base : this.buildHost.byDigest(digest)),
   };
   readonly settings: CoreSettings;
@@ -82,10 +97,16 @@ export class Server {
   volumeFiles!: VolumeFiles;
   volumeLocks!: VolumeLocks;
   volumeCaptures!: VolumeCaptures;
+  secrets!: Secrets;
+  secretAttachments!: SecretAttachments;
+  /** Quicker than keys, and told apart. */
+  certificates: CertificateMaker = { authority: async () => ({ certificate: `certificate ${++this.#authorities}`, privateKey: `key ${this.#authorities}` }) };
   access!: Access;
+  idempotency!: Idempotency;
   principal!: Principal;
 
   #session: ReturnType<MemoryHost['session']> | null = null;
+  #authorities = 0;
   #buildSession: ReturnType<MemoryBuildHost['session']> | null = null;
 
   private constructor(settings: Partial<CoreSettings>, templateSettings: Partial<TemplateSettings>) {
@@ -153,10 +174,14 @@ export class Server {
     await this.volumes.start();
     const slow = { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) };
     const shelf = new TemplateShelf(store.templates, this.catalog);
-    const sandboxes = new Sandboxes({ store: slow, host, templates: this.catalog, shelf, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(this.volumes) });
+    const bindings = new SecretBindings({ store: slow, clock, events, authorities: new Authorities({ maker: this.certificates, clock }) });
+    const sandboxes = new Sandboxes({ store: slow, host, templates: this.catalog, shelf, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(this.volumes) });
     this.shelf = shelf;
     this.templates = new Templates({ store, host, buildHost, shelf, clock, tokens, events, settings: this.templateSettings, times: { pollEvery: 10, readyWithin: 400, settle: 100 }, report: () => undefined });
     sandboxes.onEnd((_id, { template }) => this.templates.ended(template));
+    this.secrets = new Secrets({ store: slow, clock, events, settings, arming: sandboxes.arming });
+    this.secretAttachments = new SecretAttachments({ store: slow, clock, events, bindings, arming: sandboxes.arming, find: (principal, ref) => sandboxes.get(principal, ref) });
+    logSecretUses({ store: slow, host });
     this.volumeCaptures = new VolumeCaptures({ volumes: this.volumes, sandboxes });
     this.networks = new Networks({ sandboxes, store: slow, host, clock, events, settings });
     this.store = store;
@@ -166,6 +191,7 @@ export class Server {
     this.files = new Files({ sandboxes, settings, events });
     this.ports = new Ports({ sandboxes });
     this.previews = new Previews({ sandboxes, store, events });
+    this.idempotency = new Idempotency({ store, clock, secret: store.deriveKey('idempotency') });
     this.access = new Access({ store, clock, events });
     this.principal = { teamId: await store.keys.defaultTeam(), keyId: 'key-test' };
     await sandboxes.start();
@@ -188,6 +214,7 @@ function delayed(store: SandboxStore, delay: () => Promise<void>): SandboxStore 
     find: slow(store.find),
     list: slow(store.list),
     inStates: slow(store.inStates),
+    countByState: slow(store.countByState),
     transition: slow(store.transition),
     transitionWith: slow(store.transitionWith),
     remove: slow(store.remove),

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { ConnectionEvent } from '../../core/network/egress.ts';
 import { type SandboxId, type TeamId } from '../../core/ids.ts';
+import type { Inspection, InspectionEvent } from '../../core/network/inspection.ts';
 import { parsePolicy } from '../../core/network/parse.ts';
 import { openCgroup } from '../../host/cgroup.ts';
 import { type Instance, openInstance } from '../../host/instance.ts';
@@ -103,14 +104,14 @@ export class Laboratory {
       dnsUpstreams: [this.host(53)],
       ...this.#settings,
     };
-    this.proxy = spawn(process.execPath, [join(here, '../main.ts'), JSON.stringify(settings)], { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.proxy = spawn(process.execPath, ['--max-semi-space-size=1', join(here, '../main.ts'), JSON.stringify(settings)], { stdio: ['ignore', 'pipe', 'pipe'] });
     this.proxy.stderr!.on('data', (data: Buffer) => (this.proxyErrors += data.toString()));
     const [line] = (await Promise.race([once(this.proxy.stdout!, 'data'), once(this.proxy, 'exit')])) as [Buffer | number];
     if (!Buffer.isBuffer(line)) throw new Error(`the egress proxy did not start: ${this.proxyErrors}`);
     await this.control.connect();
   }
 
-  async admit(guest: LabGuest, rules: Rules, state: { readonly secluded?: boolean } = {}): Promise<void> {
+  async admit(guest: LabGuest, rules: Rules, state: { readonly secluded?: boolean; readonly inspection?: Inspection } = {}): Promise<void> {
     await this.control.request({ op: 'admit', entry: { ...this.entry(guest, rules), ...state } });
   }
 
@@ -123,6 +124,16 @@ export class Laboratory {
     const until = Date.now() + ms;
     for (;;) {
       const found = this.control.events.filter(fits);
+      if (found.length > 0 || Date.now() > until) return found;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  /** As `events`, of requests that were looked into. */
+  async inspections(fits: (event: InspectionEvent) => boolean, ms = 3000): Promise<InspectionEvent[]> {
+    const until = Date.now() + ms;
+    for (;;) {
+      const found = this.control.inspections.filter(fits);
       if (found.length > 0 || Date.now() > until) return found;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
@@ -195,6 +206,7 @@ export class LabGuest {
 /** The server's side of the control socket. */
 export class ControlClient {
   readonly events: ConnectionEvent[] = [];
+  readonly inspections: InspectionEvent[] = [];
   acknowledges = true;
   readonly #path: string;
   #waiting = new Map<number, { resolve(answer: Record<string, unknown>): void; reject(reason: Error): void }>();
@@ -218,7 +230,7 @@ export class ControlClient {
       .on('line', (line) => this.#onLine(JSON.parse(line)))
       // It passes on what goes wrong with its input.
       .on('error', () => {});
-    await this.request({ op: 'hello', version: 1, events: true });
+    await this.request({ op: 'hello', version: 2, events: true });
   }
 
   request(request: object): Promise<Record<string, unknown>> {
@@ -234,10 +246,11 @@ export class ControlClient {
     this.#socket?.destroy();
   }
 
-  #onLine(line: { n?: number; error?: string; event?: string; k?: number; items?: ConnectionEvent[] }): void {
+  #onLine(line: { n?: number; error?: string; event?: string; k?: number; items?: unknown[] }): void {
     if (line.event !== undefined) {
-      this.events.push(...(line.items ?? []));
-      if (this.acknowledges) this.#socket!.write(`${JSON.stringify({ ack: line.k })}\n`);
+      if (line.event === 'inspections') this.inspections.push(...(line.items as InspectionEvent[]));
+      else this.events.push(...(line.items as ConnectionEvent[]));
+      if (this.acknowledges) this.#socket!.write(`${JSON.stringify({ ack: line.k, of: line.event })}\n`);
       return;
     }
     const waiting = this.#waiting.get(line.n!);

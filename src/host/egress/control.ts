@@ -1,21 +1,22 @@
 import { connect, type Socket } from 'node:net';
 import type { ConnectionEvent, EgressEntry } from '../../core/network/egress.ts';
+import type { InspectionEvent } from '../../core/network/inspection.ts';
 
 /** Version of the control protocol that this server speaks. */
-export const controlVersion = 1;
+export const controlVersion = 2;
 
 const lineLimit = 16 * 1024 * 1024; // a batch of events is far smaller
 const callDeadlineMs = 5_000;
 
-export interface ConnectionBatch {
-  readonly k: number;
-  readonly items: readonly ConnectionEvent[];
-  readonly dropped: number;
-}
+/** Events as they come, by what they are about. */
+export type EventBatch = { readonly k: number; readonly dropped: number } & (
+  | { readonly event: 'connections'; readonly items: readonly ConnectionEvent[] }
+  | { readonly event: 'inspections'; readonly items: readonly InspectionEvent[] }
+);
 
 export interface ControlListeners {
-  /** Must be acknowledged, or no further batch comes on this connection. */
-  readonly onBatch: (batch: ConnectionBatch, connection: ControlConnection) => void;
+  /** Must be acknowledged, or no further batch of its kind comes on this connection. */
+  readonly onBatch: (batch: EventBatch, connection: ControlConnection) => void;
   readonly onEnd: (connection: ControlConnection) => void;
 }
 
@@ -27,7 +28,7 @@ interface Waiting {
 
 /**
  * One connection to the egress process: newline-delimited JSON over a Unix socket, requests numbered, answers in any order,
- * pushed batches of connection events in between. Ends as a whole: every call that waits fails, `onEnd` is told once.
+ * pushed batches of events in between. Ends as a whole: every call that waits fails, `onEnd` is told once.
  */
 export class ControlConnection {
   readonly #socket: Socket;
@@ -82,8 +83,8 @@ export class ControlConnection {
     return this.#ended;
   }
 
-  acknowledge(k: number): void {
-    if (!this.#ended) this.#socket.write(`${JSON.stringify({ ack: k })}\n`);
+  acknowledge({ k, event }: EventBatch): void {
+    if (!this.#ended) this.#socket.write(`${JSON.stringify({ ack: k, of: event })}\n`);
   }
 
   close(): void {
@@ -112,7 +113,7 @@ export class ControlConnection {
   }
 
   #handle(message: Record<string, unknown>): void {
-    if (message['event'] === 'connections') return this.#listeners.onBatch(message as unknown as ConnectionBatch, this);
+    if (message['event'] === 'connections' || message['event'] === 'inspections') return this.#listeners.onBatch(message as unknown as EventBatch, this);
     const waiting = this.#waiting.get(Number(message['n']));
     if (waiting === undefined) return; // its deadline has passed
     this.#waiting.delete(Number(message['n']));

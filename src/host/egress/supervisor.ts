@@ -5,12 +5,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { PaddockError } from '../../core/errors.ts';
 import type { ConnectionEvent, Egress, EgressEntry } from '../../core/network/egress.ts';
+import type { InspectionEvent } from '../../core/network/inspection.ts';
 import type { Instance } from '../instance.ts';
 import type { HostLog } from '../log.ts';
 import { linkAddresses } from '../network/addresses.ts';
 import { isRunning, sendSignal, startTime } from '../process-table.ts';
 import { HostSetupError } from '../setup-error.ts';
-import { type ConnectionBatch, ControlConnection, type ControlListeners } from './control.ts';
+import { ControlConnection, type ControlListeners, type EventBatch } from './control.ts';
 
 export interface EgressOptions {
   /** Name servers, `address` or `address:port`; empty: the machine's. */
@@ -18,6 +19,9 @@ export interface EgressOptions {
   readonly upstreamProxy: string | null;
   readonly extraCaFile: string | null;
 }
+
+/** Bodies on their way are many short-lived buffers outside the heap: with a small nursery they are given back as fast as they come. */
+const egressFlags = ['--max-semi-space-size=1'];
 
 const program = fileURLToPath(new URL('../../egress/main.ts', import.meta.url));
 const startDeadlineMs = 10_000;
@@ -35,13 +39,18 @@ export class EgressSupervisor implements Egress {
   readonly #log: HostLog;
   readonly #dir: string;
   readonly #entries = new Map<string, EgressEntry>();
+  /** Addresses of guests that are being saved. */
+  readonly #secluded = new Set<string>();
+  /** The last change of each entry that is under way. */
+  readonly #revising = new Map<string, Promise<void>>();
   /** Counts changes of the entries, so that none slips by while a table is being sent. */
   #version = 0;
   #connection: ControlConnection | null = null;
   #connected = Promise.withResolvers<ControlConnection>();
   #closed = false;
   readonly #listeners: ControlListeners = { onBatch: (batch, connection) => void this.#pass(connection, batch), onEnd: (connection) => this.#lose(connection) };
-  #listener: (events: readonly ConnectionEvent[]) => Promise<void> = async () => {};
+  #onConnections: (events: readonly ConnectionEvent[]) => Promise<void> = async () => {};
+  #onInspections: (events: readonly InspectionEvent[]) => Promise<void> = async () => {};
 
   constructor(instance: Instance, options: EgressOptions, log: HostLog) {
     this.#instance = instance;
@@ -52,7 +61,11 @@ export class EgressSupervisor implements Egress {
   }
 
   onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void {
-    this.#listener = listener;
+    this.#onConnections = listener;
+  }
+
+  onInspections(listener: (events: readonly InspectionEvent[]) => Promise<void>): void {
+    this.#onInspections = listener;
   }
 
   /** Finds the process of an earlier server or starts one, and puts exactly these entries in force. */
@@ -71,6 +84,7 @@ export class EgressSupervisor implements Egress {
   async admit(entry: EgressEntry): Promise<void> {
     const before = this.#entries.get(entry.address);
     this.#set(entry.address, entry);
+    this.#secluded.delete(entry.address);
     try {
       await (await this.#ready()).admit(entry);
     } catch (reason) {
@@ -80,8 +94,41 @@ export class EgressSupervisor implements Egress {
     }
   }
 
+  /**
+   * Changes the entry of an address, one change after the other. When it fails, the old one holds; with `keep` the new one comes with the next
+   * table, for changes that take something away.
+   */
+  async revise(address: string, change: (entry: EgressEntry) => EgressEntry, keep = false): Promise<void> {
+    const revising = this.#reviseAfter(this.#revising.get(address), address, change, keep);
+    this.#revising.set(address, revising);
+    try {
+      await revising;
+    } finally {
+      if (this.#revising.get(address) === revising) this.#revising.delete(address);
+    }
+  }
+
+  async #reviseAfter(earlier: Promise<void> | undefined, address: string, change: (entry: EgressEntry) => EgressEntry, keep: boolean): Promise<void> {
+    await earlier?.catch(() => undefined);
+    const before = this.#entries.get(address);
+    if (before === undefined) throw new PaddockError('gone', 'the sandbox has ended');
+    const entry = change(before);
+    this.#set(address, entry);
+    try {
+      await (await this.#ready()).admit(this.#asTold(entry));
+    } catch (reason) {
+      if (!keep && this.#entries.get(address) === entry) this.#set(address, before);
+      throw new PaddockError('no_capacity', `the network rules could not be put in force: ${(reason as Error).message}`, { retryAfterSeconds: 2 }, { cause: reason });
+    }
+  }
+
+  #asTold(entry: EgressEntry): EgressEntry {
+    return this.#secluded.has(entry.address) ? { ...entry, secluded: true } : entry;
+  }
+
   async expel(address: string): Promise<void> {
     this.#set(address, undefined);
+    this.#secluded.delete(address);
     // Without a connection nothing of it can leave, and the next table does not have it.
     await this.#connection?.expel(address).catch((reason: unknown) => this.#log.warn({ err: reason, address }, 'an address could not be expelled from the egress'));
   }
@@ -89,11 +136,14 @@ export class EgressSupervisor implements Egress {
   /** Cuts what is open from this address, and lets nothing out until `reopen` or another `admit`. Without a connection nothing leaves anyway. */
   async seclude(address: string): Promise<void> {
     const entry = this.#entries.get(address);
-    if (entry !== undefined) await this.#tell({ ...entry, secluded: true });
+    if (entry === undefined) return;
+    this.#secluded.add(address);
+    await this.#tell(this.#asTold(entry));
   }
 
   /** Takes a `seclude` back. */
   async reopen(address: string): Promise<void> {
+    this.#secluded.delete(address);
     const entry = this.#entries.get(address);
     if (entry !== undefined) await this.#tell(entry);
   }
@@ -147,6 +197,8 @@ export class EgressSupervisor implements Egress {
       } catch (reason) {
         this.#log.warn({ err: reason }, 'the egress process of an earlier server is not usable; starting another');
         sendSignal(found.pid, 'SIGKILL');
+        // It holds the ports until it is gone.
+        for (const until = Date.now() + startDeadlineMs; isRunning(found.pid, found.start) && Date.now() < until; ) await sleep(5);
       }
     }
     return this.#spawn();
@@ -158,7 +210,7 @@ export class EgressSupervisor implements Egress {
     const settings = { netns: this.#instance.gatewayNetns, controlSocket: this.#socketPath, hostAddress, subnet: this.#instance.subnet.text, ...this.#options };
     // A file, not a pipe: the process writes on after this server has gone.
     const log = openSync(join(this.#dir, 'log'), 'a', 0o600);
-    const child = spawn(process.execPath, [program], {
+    const child = spawn(process.execPath, [...egressFlags, program], {
       stdio: ['ignore', log, log],
       detached: true,
       // Settings may hold a proxy's password, which does not belong on a command line.
@@ -218,18 +270,18 @@ export class EgressSupervisor implements Egress {
   async #sendTable(connection: ControlConnection): Promise<void> {
     for (let sent = -1; sent !== this.#version; ) {
       sent = this.#version;
-      for (const failure of await connection.table([...this.#entries.values()])) this.#log.error(failure, 'the rules of a sandbox could not be put in force; it reaches nothing');
+      for (const failure of await connection.table([...this.#entries.values()].map((entry) => this.#asTold(entry)))) this.#log.error(failure, 'the rules of a sandbox could not be put in force; it reaches nothing');
     }
   }
 
-  async #pass(connection: ControlConnection, batch: ConnectionBatch): Promise<void> {
+  async #pass(connection: ControlConnection, batch: EventBatch): Promise<void> {
     for (;;) {
       try {
-        if (batch.dropped > 0) this.#log.warn({ dropped: batch.dropped }, 'connection events were dropped because they came too fast');
-        await this.#listener(batch.items);
-        return connection.acknowledge(batch.k);
+        if (batch.dropped > 0) this.#log.warn({ dropped: batch.dropped, of: batch.event }, 'events of the network were dropped because they came too fast');
+        await (batch.event === 'connections' ? this.#onConnections(batch.items) : this.#onInspections(batch.items));
+        return connection.acknowledge(batch);
       } catch (reason) {
-        this.#log.warn({ err: reason }, 'connection events could not be stored; trying again');
+        this.#log.warn({ err: reason }, 'events of the network could not be stored; trying again');
         await sleep(1000);
         if (this.#closed || connection.ended) return; // the next connection gets the batch again
       }

@@ -1,7 +1,7 @@
-import type { VolumePath } from '../../core/volume.ts';
 import { constants } from 'node:fs';
 import { lchown, lstat, mkdir, open, opendir, type FileHandle } from 'node:fs/promises';
 import { PaddockError } from '../../core/errors.ts';
+import type { VolumePath } from '../../core/volume.ts';
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 

@@ -3,10 +3,13 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { Access } from '../../core/access.ts';
 import type { Clock } from '../../core/clock.ts';
 import type { Files } from '../../core/files.ts';
+import type { Idempotency } from '../../core/idempotency.ts';
 import type { Networks } from '../../core/networks.ts';
 import type { Ports } from '../../core/ports.ts';
 import type { Processes } from '../../core/processes.ts';
 import type { Sandboxes } from '../../core/sandboxes.ts';
+import type { SecretAttachments } from '../../core/secrets/attachments.ts';
+import type { Secrets } from '../../core/secrets/secrets.ts';
 import type { TemplateCatalog } from '../../core/template.ts';
 import type { Templates } from '../../core/templates/templates.ts';
 import type { Tokens } from '../../core/tokens.ts';
@@ -16,7 +19,6 @@ import type { VolumeLocks } from '../../core/volume-locks.ts';
 import type { Volumes } from '../../core/volumes.ts';
 import type { Stopping } from '../stopping.ts';
 import type { Cursors } from './cursor.ts';
-import type { Idempotency } from './idempotency.ts';
 import type { Presenter } from './present.ts';
 
 /** What this wire needs of the rest of the server. */
@@ -31,10 +33,13 @@ export interface DeclawDependencies {
   readonly volumeFiles: VolumeFiles;
   readonly volumeLocks: VolumeLocks;
   readonly volumeCaptures: VolumeCaptures;
+  readonly secrets: Secrets;
+  readonly secretAttachments: SecretAttachments;
   /** The built-in ones. */
   readonly templates: TemplateCatalog;
   readonly ownTemplates: Templates;
   readonly tokens: Tokens;
+  readonly idempotency: Idempotency;
   readonly clock: Clock;
   /** Shown as `sandbox_domain`; ports are at `<port>-<id>.<domain>`. */
   readonly domain: string;
@@ -49,7 +54,6 @@ export interface DeclawDependencies {
 export interface RouteDependencies extends DeclawDependencies {
   readonly present: Presenter;
   readonly cursors: Cursors;
-  readonly idempotency: Idempotency;
 }
 
 /** A fastify scope whose handlers get their types from the TypeBox schemas. */

@@ -23,8 +23,8 @@ const [defaultBuilds, mostBuilds] = [20, 100];
 export function templateRoutes(app: Scope, { templates, ownTemplates, stopping }: RouteDependencies): void {
   const system = (): Presented[] => [
     ...templates.list().map((each) => presentTemplate(each, 'ready')),
-    ...(templates.pending?.() ?? []).map((name) => presentTemplate({ name }, 'building')),
-    ...(templates.offered?.() ?? []).map((name) => presentTemplate({ name }, 'pending')),
+    ...(templates.pending?.() ?? []).map((name) => presentTemplate({ name, ...templates.announced?.(name) }, 'building')),
+    ...(templates.offered?.() ?? []).map((name) => presentTemplate({ name, ...templates.announced?.(name) }, 'pending')),
   ];
 
   app.get('/templates', async (request, reply) => {
