@@ -78,6 +78,38 @@ test('SIGKILL of the server in the middle of an upload: the old file is whole, a
   await Volumes.delete(volume.volumeId);
 });
 
+for (const [when, fate, left] of [['before', 'cut', 'old'], ['after', 'cut after', 'new']] as const) {
+  test(`SIGKILL of the server ${when} the store has taken the manifest: the file is whole, and nothing else is left`, async () => {
+    const volume = await Volumes.create('kept', archive({ name: 'd/f', data: 'old' }));
+    let crashed: Promise<void> | null = null;
+    store.front.fate = ({ method, path }) => {
+      if (method !== 'PUT' || !path.includes('/manifest')) return 'pass';
+      crashed ??= server.crash();
+      return fate;
+    };
+    await put(volume.volumeId, '/d/f', 'new').catch(() => null);
+    await crashed;
+    store.front.fate = () => 'pass';
+    await server.start();
+    assert.equal(Buffer.from(await Volumes.files(volume.volumeId).read('/d/f')).toString(), left);
+    await eventually(() => assert.equal(chunks().length, 1));
+    assert.equal((await Volumes.files(volume.volumeId).list('/d')).length, 1);
+    await Volumes.delete(volume.volumeId);
+  });
+}
+
+test('large files go through one after another, and leave nothing of those that they replace', async () => {
+  const volume = await Volumes.empty('large');
+  const part = randomBytes(1_000_000);
+  const body = (): ReadableStream => {
+    let sent = 0;
+    return new ReadableStream({ pull: (controller) => (sent++ < 60 ? controller.enqueue(part) : controller.close()) });
+  };
+  for (let i = 0; i < 5; i++) assert.equal((await put(volume.volumeId, '/f', body())).status, 200);
+  await eventually(() => assert.equal(chunks().length, 15));
+  await Volumes.delete(volume.volumeId);
+});
+
 test('a store that is down: 503 with what to do, sandboxes go on, the server stops and nothing is lost', async () => {
   const volume = await Volumes.create('v', archive({ name: 'f', data: 'old' }));
   const sandbox = await Sandbox.create();
