@@ -10,8 +10,6 @@ export interface VolumeStoreConfig {
   readonly pathStyle: boolean;
   /** JSON with the key; null for `key`. */
   readonly credentialsFile: string | null;
-  /** Whether nothing can be done without it: then it is tried out, and what a crash left there is removed. */
-  readonly needed: boolean;
   /** From the environment. Never shown. */
   readonly key: StoreKey | null;
 }
@@ -42,7 +40,7 @@ export function parseVolumeStore(read: (name: string) => string | null, file: (v
   const [accessKeyId, secretAccessKey, sessionToken] = [read('AWS_ACCESS_KEY_ID'), read('AWS_SECRET_ACCESS_KEY'), read('AWS_SESSION_TOKEN')];
   const key = accessKeyId === null || secretAccessKey === null ? null : Object.freeze({ accessKeyId, secretAccessKey, sessionToken });
   if (credentialsFile === null && key === null) throw wrong('PADDOCK_VOLUME_STORE', 'needs a key: name a file in PADDOCK_VOLUME_STORE_CREDENTIALS, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.');
-  return Object.freeze({ bucket, prefix: parts.map((part) => `${part}/`).join(''), endpoint, region, pathStyle: style === 'yes', credentialsFile, needed: true, key });
+  return Object.freeze({ bucket, prefix: parts.map((part) => `${part}/`).join(''), endpoint, region, pathStyle: style === 'yes', credentialsFile, key });
 }
 
 function parseEndpoint(text: string | null, wrong: Wrong): string | null {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { VolumeStoreConfig } from './config-volume-store.ts';
 import { ConfigError, parseConfig, settings } from './config.ts';
 
 test('an empty environment gives the documented defaults', () => {
@@ -109,8 +110,8 @@ for (const [name, value, message] of refused) {
 
 test('an object store for volumes is understood, and its endpoint never repeated', () => {
   const env = { PADDOCK_VOLUME_STORE: 's3://bucket//a/b/', AWS_ACCESS_KEY_ID: 'id', AWS_SECRET_ACCESS_KEY: 'secret' };
-  assert.deepEqual(parseConfig(env).config.volumeStore, { bucket: 'bucket', prefix: 'a/b/', endpoint: null, region: 'us-east-1', pathStyle: false, credentialsFile: null, needed: true, key: { accessKeyId: 'id', secretAccessKey: 'secret', sessionToken: null } });
-  const other = parseConfig({ ...env, PADDOCK_VOLUME_STORE: 's3://bucket', PADDOCK_VOLUME_STORE_ENDPOINT: 'http://10.0.0.5:9000/', PADDOCK_VOLUME_STORE_REGION: 'eu-1' }).config.volumeStore!;
+  assert.deepEqual(parseConfig(env).config.volumeStore, { bucket: 'bucket', prefix: 'a/b/', endpoint: null, region: 'us-east-1', pathStyle: false, credentialsFile: null, key: { accessKeyId: 'id', secretAccessKey: 'secret', sessionToken: null } });
+  const other = parseConfig({ ...env, PADDOCK_VOLUME_STORE: 's3://bucket', PADDOCK_VOLUME_STORE_ENDPOINT: 'http://10.0.0.5:9000/', PADDOCK_VOLUME_STORE_REGION: 'eu-1' }).config.volumeStore as VolumeStoreConfig;
   assert.deepEqual([other.prefix, other.endpoint, other.region, other.pathStyle], ['', 'http://10.0.0.5:9000', 'eu-1', true]);
   for (const [name, value] of [['ENDPOINT', 'https://id:secret@s3.example'], ['ENDPOINT', 's3.example'], ['REGION', 'EU 1'], ['PATH_STYLE', 'maybe']]) {
     assert.throws(() => parseConfig({ ...env, [`PADDOCK_VOLUME_STORE_${name}`]: value }), (error: unknown) => error instanceof ConfigError && error.message.startsWith(`PADDOCK_VOLUME_STORE_${name} must be`) && !error.message.includes('secret'));

@@ -29,8 +29,8 @@ export interface Config {
   readonly snapshots: { readonly max: number; readonly diskMb: number };
   /** Of a team, and what one may hold. */
   readonly volumes: { readonly max: number; readonly mb: number };
-  /** Null: volumes lie on the disk of this machine. */
-  readonly volumeStore: VolumeStoreConfig | null;
+  /** Null: volumes lie on the disk of this machine. For commands that need none, wherever they lie, and whether that can be reached: `unneeded`. */
+  readonly volumeStore: VolumeStoreConfig | null | 'unneeded';
   /** Of a team. */
   readonly maxSecrets: number;
   readonly templates: TemplateConfig;

@@ -25,7 +25,7 @@ export async function stop(config: Config, options: StopOptions): Promise<number
   using _lock = claimDataDir(config.dataDir);
   const { log, flush } = openLog('warn');
   try {
-    const services = await openServices({ ...withoutVolumes(config), warmGuests: 0 }, log);
+    const services = await openServices({ ...config, volumeStore: 'unneeded', warmGuests: 0 }, log);
     let ended: number;
     try {
       ended = await services.sandboxes.killAll('stopped');
@@ -45,7 +45,7 @@ async function pauseAll(config: Config): Promise<number> {
   using _lock = claimDataDir(config.dataDir);
   const { log, flush } = openLog('warn');
   try {
-    const services = await openServices({ ...withoutVolumes(config), warmGuests: 0, kept: { memoryMb: 0, seconds: 0 } }, log);
+    const services = await openServices({ ...config, volumeStore: 'unneeded', warmGuests: 0, kept: { memoryMb: 0, seconds: 0 } }, log);
     try {
       const { paused, failed } = await services.sandboxes.pauseAll();
       process.stdout.write(`${paused} ${paused === 1 ? 'sandbox was' : 'sandboxes were'} paused; the next start brings them back.\n`);
@@ -74,9 +74,4 @@ async function stopServer(config: Config): Promise<boolean> {
     await sleep(50);
   }
   throw new OperatorError(`The server (process ${server.pid}) has not stopped within ${stopWithinMs / 1000} s. Look at its log; as a last resort end it with "kill -9 ${server.pid}": sandboxes and data survive that.`);
-}
-
-/** Sandboxes can be stopped and paused while the object store cannot be reached. */
-function withoutVolumes(config: Config): Config {
-  return { ...config, volumeStore: config.volumeStore === null ? null : { ...config.volumeStore, needed: false } };
 }

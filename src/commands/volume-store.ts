@@ -28,6 +28,8 @@ interface Whereabouts {
  */
 export async function openVolumeStorage(config: Config, rows: { ids(): Promise<readonly VolumeId[]> }, disks: VolumeDisks, log: HostLog): Promise<OpenStorage> {
   const { volumes, volumeStore: file } = dataFiles(config.dataDir);
+  const onDisk = (): OpenStorage => ({ storage: new LocalVolumes(volumes, disks), close: async () => {} });
+  if (config.volumeStore === 'unneeded') return onDisk();
   const wanted = config.volumeStore === null ? null : `s3://${config.volumeStore.bucket}/${config.volumeStore.prefix}`;
   const last = readWhereabouts(file);
   const { length } = await rows.ids();
@@ -38,12 +40,12 @@ export async function openVolumeStorage(config: Config, rows: { ids(): Promise<r
   const now: Whereabouts = { store: wanted, owner: last?.owner ?? randomUUID() };
   // Before the store: what is in there without a file here would be taken for another server's.
   if (now.store !== (last?.store ?? null)) writeWhereabouts(file, now);
-  if (config.volumeStore === null) return { storage: new LocalVolumes(volumes, disks), close: async () => {} };
-  const { bucket, prefix, endpoint, region, pathStyle, needed } = config.volumeStore;
+  if (config.volumeStore === null) return onDisk();
+  const { bucket, prefix, endpoint, region, pathStyle } = config.volumeStore;
   const extraCa = config.egress.extraCaFile === null ? null : readFileSync(config.egress.extraCaFile, 'utf8');
   // The client of the store is a large package, and most servers have none.
   const { openObjectVolumes } = await import('../host/volumes/objects/open.ts');
-  const storage = await openObjectVolumes({ bucket, endpoint, region, pathStyle, credentials: keyOf(config.volumeStore), extraCa }, prefix, needed ? now.owner : null, log);
+  const storage = await openObjectVolumes({ bucket, endpoint, region, pathStyle, credentials: keyOf(config.volumeStore), extraCa }, prefix, now.owner, log);
   return { storage, close: () => storage.close() };
 }
 

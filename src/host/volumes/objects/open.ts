@@ -12,19 +12,18 @@ const longestOwner = 1000;
  * Volumes in a bucket, tried out: objects can be written, read, listed and removed, and nobody else has the prefix.
  *
  * @param prefix empty, or ending with a slash
- * @param owner whose volumes they are: another server would take them for leftovers of its own and remove them. Null to try nothing out, and to sweep nothing
+ * @param owner whose volumes they are: another server would take them for leftovers of its own and remove them.
  * @throws HostSetupError with a sentence for the operator
  */
-export async function openObjectVolumes(options: BucketOptions, prefix: string, owner: string | null, log: HostLog): Promise<ObjectVolumes> {
+export async function openObjectVolumes(options: BucketOptions, prefix: string, owner: string, log: HostLog): Promise<ObjectVolumes> {
   const bucket = new Bucket(options);
-  if (owner === null) return new ObjectVolumes(bucket, prefix, log, { sweeps: false });
   const place = `s3://${options.bucket}/${prefix}`;
   try {
     const holder = await tried(place, () => tryOut(bucket, new ObjectNames(prefix), owner));
     if (holder !== owner) {
       throw new HostSetupError(`PADDOCK_VOLUME_STORE: ${place} has the volumes of another server, or of another data directory (${holder}). Choose another prefix; or, if that one is no more and its volumes are to go, remove the objects below ${place} first.`);
     }
-    return new ObjectVolumes(bucket, prefix, log, { sweeps: true });
+    return new ObjectVolumes(bucket, prefix, log);
   } catch (error) {
     bucket.close();
     throw error;

@@ -45,15 +45,13 @@ export class ObjectVolumes implements VolumeStorage {
   readonly #readers: Readers;
   /** In the names of everything that this process writes: the sweep of what is older leaves that alone. */
   readonly #boot = randomBytes(6).toString('hex');
-  readonly #sweeps: boolean;
   #count = 0;
   /** By this process, while the sweep looks for what nobody knows. */
   #created: Set<VolumeId> | null = null;
   readonly #closing = new AbortController();
   #sweeping: Promise<void> = Promise.resolve();
 
-  constructor(bucket: Bucket, prefix: string, log: HostLog, { sweeps }: { readonly sweeps: boolean }) {
-    this.#sweeps = sweeps;
+  constructor(bucket: Bucket, prefix: string, log: HostLog) {
     this.#bucket = bucket;
     this.#names = new ObjectNames(prefix);
     this.#log = log;
@@ -77,7 +75,6 @@ export class ObjectVolumes implements VolumeStorage {
 
   /** Beside the first requests: what there is to be looked through takes its time. */
   async sweep(known: readonly VolumeId[]): Promise<void> {
-    if (!this.#sweeps) return;
     this.#created = new Set();
     const { signal } = this.#closing;
     this.#sweeping = this.#sweep(known, signal).catch((err: unknown) => {
