@@ -65,6 +65,7 @@ export class ObjectStoreFront {
     if (answer === null) return refuse(response, 412, 'PreconditionFailed');
     if (fate === 'cut after') return void incoming.socket.destroy();
     response.writeHead(answer.statusCode ?? 500, answer.headers);
+    answer.on('error', () => response.destroy());
     answer.pipe(response);
   }
 
@@ -79,8 +80,10 @@ export class ObjectStoreFront {
   async #forward(method: string, path: string, headers: IncomingHttpHeaders, body: Buffer | null): Promise<IncomingMessage> {
     const { 'content-length': _length, ...others } = headers;
     const forwarded = ask({ host: '127.0.0.1', port: this.#upstream, method, path, headers: body === null ? others : { ...others, 'content-length': body.length }, agent: false });
+    forwarded.on('error', () => undefined); // told below, or by the answer
     forwarded.end(body ?? undefined);
     const [answer] = (await once(forwarded, 'response')) as [IncomingMessage];
+    answer.on('error', () => undefined);
     if (body === null) answer.resume();
     return answer;
   }
