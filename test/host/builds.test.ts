@@ -45,6 +45,7 @@ test('what a step writes, changes, moves and deletes is its layer', async () => 
   assert.equal(lstatSync(join(tree, 'srv/app/sub')).mtime.toISOString(), '2001-02-03T04:05:06.000Z');
   assert.equal(lstatSync(join(tree, 'srv/app/link')).mtime.toISOString(), '2002-02-03T04:05:06.000Z');
   assert.match(readFileSync(join(tree, 'etc/debian_version'), 'utf8'), /^\d+\.\d+\nmore\n$/);
+  assert.ok(!existsSync(join(tree, 'etc/ssl')) && !existsSync(join(tree, 'usr/local')), 'the agent has written to the layer');
   assert.ok(isWhiteout(join(tree, 'usr/bin/nano')) && isWhiteout(join(tree, 'usr/share/perl5')));
   assert.ok(existsSync(join(tree, 'usr/share/moved')), 'a directory that was moved is here with all that is in it');
   for (const own of ['.paddock', 'dev', 'proc', 'sys', 'etc/hostname', 'etc/hosts', 'etc/machine-id', 'etc/resolv.conf', 'run/paddock', 'usr/bin/sudo']) assert.equal(existsSync(join(tree, own)), false, own);

@@ -5,7 +5,7 @@ import type { GuestRoot, Origin } from '../runtime.ts';
 import { volumesInside } from '../volumes/points.ts';
 
 export interface BundleInput {
-  readonly template: Pick<GuestRoot, 'digest' | 'rootfs' | 'env'>;
+  readonly template: Pick<GuestRoot, 'digest' | 'rootfs' | 'env' | 'direct'>;
   readonly limits: Limits;
   readonly netns: string;
   /** Relative to each hierarchy's root, with a leading slash. */
@@ -45,6 +45,8 @@ export function bundleConfig({ template, limits, netns, cgroup, agent, volumes }
       // Nothing secret: the agent gets identity and environment in its claim, which is never written to disk.
       env: [
         'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+        // What is written there stays: nothing of this guest's own may be among it.
+        ...(template.direct === true ? ['PADDOCK_ROOT=direct'] : []),
         ...Object.entries(template.env).map(([name, value]) => `PADDOCK_TEMPLATE_ENV_${name}=${value}`),
       ],
       capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities, inheritable: [], ambient: [] },
