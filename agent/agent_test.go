@@ -94,6 +94,7 @@ func testClaimer(root string, users *accounts) *claimer {
 		limitPids:   func(int) bool { return false },
 		openSudo:    func(account) error { return nil },
 		closeSudo:   func() {},
+		trust:       &trustStore{root: root},
 	}
 }
 

@@ -16,6 +16,7 @@ type claimRequest struct {
 	Sudo        bool              `json:"sudo"`
 	Env         map[string]string `json:"env"`
 	Nameservers []string          `json:"nameservers"`
+	CACert      string            `json:"ca_certificate"`
 	Limits      struct {
 		Pids        int   `json:"pids"`
 		MemoryBytes int64 `json:"memory_bytes"`
@@ -51,6 +52,8 @@ func (r *claimRequest) check() error {
 		return fail("bad_request", "machine_id must be 32 hexadecimal digits")
 	case len(r.Nameservers) > maxNameservers:
 		return fail("bad_request", "nameservers has more than %d addresses", maxNameservers)
+	case r.CACert != "" && (len(r.CACert) > maxAuthority || !authorityShape.MatchString(r.CACert)):
+		return fail("bad_request", "ca_certificate is not one certificate in PEM of at most %d bytes", maxAuthority)
 	case r.Limits.Pids < 0 || r.Limits.Pids > 1<<20:
 		return fail("bad_request", "limits.pids must be between 0 and 1048576")
 	case r.Limits.MemoryBytes < 0:

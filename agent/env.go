@@ -1,10 +1,8 @@
 package main
 
 import (
-	"os"
 	"sort"
 	"strings"
-	"sync/atomic"
 )
 
 const (
@@ -12,11 +10,6 @@ const (
 	caBundle          = "/etc/ssl/certs/ca-certificates.crt"
 	templateEnvPrefix = "PADDOCK_TEMPLATE_ENV_"
 )
-
-// caVariables make the common clients use the sandbox's bundle, to which the server adds the sandbox's own CA.
-// They are set from the start, without need, because Node reads its bundle only when it starts.
-var caVariables = []string{"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
-	"GIT_SSL_CAINFO", "AWS_CA_BUNDLE", "PIP_CERT"}
 
 // templateEnv takes the template's variables out of the agent's own environment.
 func templateEnv(environ []string) map[string]string {
@@ -45,19 +38,6 @@ func checkEnv(env map[string]string) error {
 	return nil
 }
 
-var haveBundle atomic.Bool
-
-func caBundleExists() bool {
-	if haveBundle.Load() {
-		return true
-	}
-	_, err := os.Stat(caBundle)
-	if err == nil {
-		haveBundle.Store(true)
-	}
-	return err == nil
-}
-
 // buildEnv lays the environments over one another: what every process has, then each layer in turn.
 func buildEnv(acc account, shell, term string, layers ...map[string]string) []string {
 	env := map[string]string{
@@ -67,11 +47,7 @@ func buildEnv(acc account, shell, term string, layers ...map[string]string) []st
 	if term != "" {
 		env["TERM"] = term
 	}
-	if caBundleExists() {
-		for _, name := range caVariables {
-			env[name] = caBundle
-		}
-	}
+	caEnv(env)
 	for _, layer := range layers {
 		for k, v := range layer {
 			env[k] = v

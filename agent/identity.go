@@ -40,6 +40,7 @@ type claimer struct {
 	openSudo    func(account) error
 	closeSudo   func()
 	memoryWatch bool
+	trust       *trustStore
 }
 
 // claim does the work of POST /v1/claim.
@@ -92,6 +93,7 @@ func (c *claimer) assume(old *identity, r claimRequest) (*identity, error) {
 		text := "nameserver " + strings.Join(r.Nameservers, "\nnameserver ") + "\n"
 		report("resolv.conf", writeInPlaceOrReplace(c.root+"/etc/resolv.conf", []byte(text)))
 	}
+	report("trust", c.trust.install(r.CACert))
 	if r.Sudo {
 		if !old.sudo { // else it is where it was, or the owner has put another in its place
 			report("sudo", linkSudo(c.root, c.executable))

@@ -60,6 +60,10 @@ func run() {
 	user, users := boot("", executable)
 	events, connections := newEventLog(), newConnections()
 	reaper := newReaper()
+	trust := &trustStore{}
+	if err := trust.prepare(); err != nil {
+		logf("trust: %v", err)
+	}
 	group, err := openPidsGroup("/run/paddock/private/pids")
 	if err != nil {
 		logf("no limit of processes: %v", err)
@@ -80,6 +84,7 @@ func run() {
 			openSudo:    func(defaultUser account) error { return sudo.open(user, defaultUser) },
 			closeSudo:   sudo.close,
 			memoryWatch: watch.works(),
+			trust:       trust,
 		},
 	}
 	go reaper.run()

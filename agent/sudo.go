@@ -361,12 +361,7 @@ func keptByLogin(name string) bool {
 	if name == "TERM" || name == "COLORTERM" || name == "LANG" || name == "TZ" || name == "DISPLAY" || strings.HasPrefix(name, "LC_") {
 		return true
 	}
-	for _, ca := range caVariables {
-		if name == ca {
-			return true
-		}
-	}
-	return false
+	return isCAVariable(name)
 }
 
 // escapeForShell quotes as sudo does: everything but letters, digits, "_", "-" and "$".

@@ -8,6 +8,8 @@ test('an empty environment gives the documented defaults', () => {
     listen: { host: '127.0.0.1', port: 7070 },
     dataDir: '/var/lib/paddock',
     artefactsDir: '/var/lib/paddock',
+    masterKeyFile: null,
+    maxSecrets: 1000,
     domain: 'sandbox.localhost',
     apiKey: null,
     runsc: null,
@@ -40,6 +42,8 @@ test('the artefacts lie in the data directory unless said otherwise', () => {
 const accepted: [string, string, (config: ReturnType<typeof parseConfig>['config']) => unknown, unknown][] = [
   ['PADDOCK_LISTEN', '[::1]:80', (config) => config.listen, { host: '::1', port: 80 }],
   ['PADDOCK_LISTEN', 'localhost:0', (config) => config.listen, { host: 'localhost', port: 0 }],
+  ['PADDOCK_MASTER_KEY_FILE', '/run/keys/master', (config) => config.masterKeyFile, '/run/keys/master'],
+  ['PADDOCK_MAX_SECRETS', '0', (config) => config.maxSecrets, 0],
   ['PADDOCK_DOMAIN', 'Boxes.Example.COM', (config) => config.domain, 'boxes.example.com'],
   ['PADDOCK_UNKNOWN_TEMPLATE', 'base', (config) => config.unknownTemplate, 'base'],
   ['PADDOCK_SUBNET', '10.88.16.0/20', (config) => config.subnet, { address: '10.88.16.0', prefix: 20 }],

@@ -10,6 +10,8 @@ export interface Config {
   readonly dataDir: string;
   /** What set-up has built: `runsc/`, `agent/`, `unpacker/`, `templates/`. May be shared between instances. */
   readonly artefactsDir: string;
+  /** The key that seals secrets at rest; null: in the data directory. */
+  readonly masterKeyFile: string | null;
   readonly domain: string;
   /** The API key given by the operator; null means: the one generated in the data directory. */
   readonly apiKey: string | null;
@@ -26,6 +28,8 @@ export interface Config {
   readonly snapshots: { readonly max: number; readonly diskMb: number };
   /** Of a team, and what one may hold. */
   readonly volumes: { readonly max: number; readonly mb: number };
+  /** Of a team. */
+  readonly maxSecrets: number;
   readonly templates: TemplateConfig;
   readonly subnet: Subnet | null;
   readonly egress: EgressSettings;
@@ -119,6 +123,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_LISTEN', default: '127.0.0.1:7070', meaning: 'Address and port the server listens on, host:port or [IPv6]:port. Port 0 lets the system choose.' },
   { name: 'PADDOCK_DATA_DIR', default: '/var/lib/paddock', meaning: 'Directory of the state: database, keys, sandboxes. One server at a time.' },
   { name: 'PADDOCK_ARTEFACTS_DIR', default: 'the data directory', meaning: 'Directory of what set-up builds: runsc/, agent/, unpacker/, templates/. Several servers may share one.' },
+  { name: 'PADDOCK_MASTER_KEY_FILE', default: '', meaning: 'File of the key that seals secrets and environments at rest, made if there is none. Without it master.key in the data directory.' },
   { name: 'PADDOCK_DOMAIN', default: 'sandbox.localhost', meaning: 'Domain of sandboxes: their ports are at <port>-<id>.<domain>. Its names must lead here; those of sandbox.localhost do on this machine.' },
   { name: 'PADDOCK_API_KEY', default: '', meaning: 'The API key that clients use. Without it one is generated once and kept in <data>/api-key.' },
   { name: 'PADDOCK_RUNSC', default: '', meaning: 'Path of another runsc for new sandboxes; running ones keep the build they were started with.' },
@@ -133,6 +138,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_MAX_SNAPSHOT_DISK', default: '0', meaning: 'MiB that the snapshots of a team may take on disk together, 0 for no limit but the disk.' },
   { name: 'PADDOCK_MAX_VOLUMES', default: '100', meaning: 'Volumes that a team may have.' },
   { name: 'PADDOCK_MAX_VOLUME_MB', default: '4096', meaning: 'MiB that the files of one volume may take, and that an archive for one may have.' },
+  { name: 'PADDOCK_MAX_SECRETS', default: '1000', meaning: 'Secrets that a team may have.' },
   { name: 'PADDOCK_MAX_TEMPLATES', default: '50', meaning: 'Templates that a team may have.' },
   { name: 'PADDOCK_MAX_TEMPLATE_VCPUS', default: '10', meaning: 'Virtual CPUs that a template may give its sandboxes.' },
   { name: 'PADDOCK_MAX_TEMPLATE_MEMORY_MB', default: '20480', meaning: 'MiB of memory that a template may give its sandboxes.' },
@@ -183,10 +189,12 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
   const dataDir = resolve(read('PADDOCK_DATA_DIR') ?? '/var/lib/paddock');
   const artefacts = read('PADDOCK_ARTEFACTS_DIR');
   const runsc = read('PADDOCK_RUNSC');
+  const masterKey = read('PADDOCK_MASTER_KEY_FILE');
   const config: Config = Object.freeze({
     listen: parseListen(read('PADDOCK_LISTEN') ?? '127.0.0.1:7070'),
     dataDir,
     artefactsDir: artefacts === null ? dataDir : resolve(artefacts),
+    masterKeyFile: masterKey === null ? null : resolve(masterKey),
     domain: parseDomain(read('PADDOCK_DOMAIN') ?? 'sandbox.localhost'),
     apiKey: parseApiKey(read('PADDOCK_API_KEY')),
     runsc: runsc === null ? null : resolve(runsc),
@@ -206,6 +214,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       max: parseInteger('PADDOCK_MAX_VOLUMES', read('PADDOCK_MAX_VOLUMES') ?? '100', 0, 10_000),
       mb: parseInteger('PADDOCK_MAX_VOLUME_MB', read('PADDOCK_MAX_VOLUME_MB') ?? '4096', 1, 1_048_576),
     }),
+    maxSecrets: parseInteger('PADDOCK_MAX_SECRETS', read('PADDOCK_MAX_SECRETS') ?? '1000', 0, 10_000),
     templates: Object.freeze({
       max: parseInteger('PADDOCK_MAX_TEMPLATES', read('PADDOCK_MAX_TEMPLATES') ?? '50', 0, 10_000),
       maxVcpus: parseInteger('PADDOCK_MAX_TEMPLATE_VCPUS', read('PADDOCK_MAX_TEMPLATE_VCPUS') ?? '10', 1, 256),

@@ -34,6 +34,8 @@ async function main(args: readonly string[]): Promise<number> {
       return (await import('./commands/doctor.ts')).doctor(config);
     case 'keys':
       return (await import('./commands/keys.ts')).keys(config, rest);
+    case 'secrets':
+      return (await import('./commands/secrets.ts')).secrets(config, rest);
     case 'policy':
       return (await import('./commands/policy.ts')).policy(config, rest);
     case 'templates':
@@ -48,7 +50,7 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-const needRoot: ReadonlySet<string> = new Set(['start', 'stop', 'gc', 'keys', 'templates']);
+const needRoot: ReadonlySet<string> = new Set(['start', 'stop', 'gc', 'keys', 'secrets', 'templates']);
 
 function expectNone(args: readonly string[]): void {
   if (args.length > 0) throw new OperatorError(`"${args.join(' ')}" is not understood. "paddock help" shows all commands.`);

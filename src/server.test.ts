@@ -310,6 +310,8 @@ async function serve(core: Core): Promise<[Server, URL]> {
     volumeFiles: core.volumeFiles,
     volumeLocks: core.volumeLocks,
     volumeCaptures: core.volumeCaptures,
+    secrets: core.secrets,
+    secretAttachments: core.secretAttachments,
     templates: core.catalog,
     ownTemplates: core.templates,
     tokens: new Tokens(core.store.deriveKey('sandbox tokens')),

@@ -1,6 +1,7 @@
 import Database from 'better-sqlite3';
 import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Config } from '../config.ts';
 
 /** The files of one instance, by name. */
 export interface DataFiles {
@@ -21,6 +22,12 @@ export function dataFiles(dataDir: string): DataFiles {
     running: join(dataDir, 'paddock.pid'),
     volumes: join(dataDir, 'volumes'),
   };
+}
+
+/** The durable state's own files, the master key where the operator wants it. */
+export function storeFiles({ dataDir, masterKeyFile }: Pick<Config, 'dataDir' | 'masterKeyFile'>): { readonly database: string; readonly masterKey: string } {
+  const { database, masterKey } = dataFiles(dataDir);
+  return { database, masterKey: masterKeyFile ?? masterKey };
 }
 
 /** What a running server says about itself, for `paddock stop` and for people. */

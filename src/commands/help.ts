@@ -14,6 +14,7 @@ export function helpText(): string {
   paddock keys list             the API keys there are
   paddock keys create <name>    make one; it is shown once
   paddock keys revoke <key id>  make one invalid
+  paddock secrets rotate-key    seal everything anew with a new master key; with the server stopped
   paddock policy explain [--allow RULE]… [--deny RULE]… TARGET
                                 what outbound rules make of a URL, host, host:port or address; exit code 2 when blocked
   paddock policy explain SANDBOX TARGET

@@ -9,6 +9,11 @@ import { Ports } from '../core/ports.ts';
 import { Previews } from '../core/previews.ts';
 import { Processes } from '../core/processes.ts';
 import { Sandboxes } from '../core/sandboxes.ts';
+import { SecretAttachments } from '../core/secrets/attachments.ts';
+import { Authorities } from '../core/secrets/authorities.ts';
+import { SecretBindings } from '../core/secrets/bindings.ts';
+import { Secrets } from '../core/secrets/secrets.ts';
+import { logSecretUses } from '../core/secrets/use-log.ts';
 import { defaultSettings, type CoreSettings } from '../core/settings.ts';
 import { TemplateShelf } from '../core/templates/shelf.ts';
 import { Templates } from '../core/templates/templates.ts';
@@ -20,12 +25,13 @@ import { VolumeLocks } from '../core/volume-locks.ts';
 import { Volumes } from '../core/volumes.ts';
 import { UpstreamProxy } from '../egress/upstream-proxy.ts';
 import { openArtefacts } from '../host/artefacts.ts';
+import { certificateMaker } from '../host/authorities.ts';
 import { openHost, type LocalHost } from '../host/host.ts';
 import { OciImages } from '../host/images/images.ts';
 import { LocalVolumes } from '../host/volumes/storage.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
 import { naming } from '../server.ts';
-import { dataFiles } from './data-dir.ts';
+import { dataFiles, storeFiles } from './data-dir.ts';
 import { templateSettings } from './template-settings.ts';
 
 /** Everything behind the wires, started. Holds the data directory of its config: claim that first. */
@@ -43,6 +49,8 @@ export interface Services {
   readonly shelf: TemplateShelf;
   readonly ownTemplates: Templates;
   readonly volumes: Volumes;
+  readonly secrets: Secrets;
+  readonly secretAttachments: SecretAttachments;
   readonly volumeFiles: VolumeFiles;
   readonly volumeLocks: VolumeLocks;
   readonly volumeCaptures: VolumeCaptures;
@@ -88,7 +96,15 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes, host.volumeDisks), clock, events, settings });
     await volumes.start();
     const shelf = new TemplateShelf(store.templates, host.templates);
-    const sandboxes = new Sandboxes({ store, host, templates: host.templates, shelf, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(volumes) });
+    const authorities = new Authorities({ maker: certificateMaker, clock });
+    authorities.keepReady();
+    undo.push(async () => authorities.stop());
+    const bindings = new SecretBindings({ store, clock, events, authorities });
+    const sandboxes = new Sandboxes({ store, host, templates: host.templates, shelf, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(volumes) });
+    const { arming } = sandboxes;
+    const secrets = new Secrets({ store, clock, events, settings, arming });
+    const secretAttachments = new SecretAttachments({ store, clock, events, bindings, arming, find: (principal, ref) => sandboxes.get(principal, ref) });
+    logSecretUses({ store, host });
     const networks = new Networks({ sandboxes, store, host, clock, events, settings });
     await sandboxes.start();
     undo.push(() => sandboxes.stop());
@@ -114,6 +130,8 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       shelf,
       ownTemplates,
       volumes,
+      secrets,
+      secretAttachments,
       volumeFiles: new VolumeFiles(volumes),
       volumeCaptures: new VolumeCaptures({ volumes, sandboxes }),
       volumeLocks: new VolumeLocks({ store, volumes, clock }),
@@ -127,8 +145,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
 
 /** Only the durable state; may be opened while a server runs. */
 export async function openDataStore(config: Config): Promise<SqlStore> {
-  const { database, masterKey } = dataFiles(config.dataDir);
-  return openStore({ database, masterKey });
+  return openStore(storeFiles(config));
 }
 
 function coreSettings(config: Config): CoreSettings {
@@ -141,6 +158,7 @@ function coreSettings(config: Config): CoreSettings {
     maxSnapshots: config.snapshots.max,
     maxVolumes: config.volumes.max,
     maxVolumeBytes: config.volumes.mb * 1024 * 1024,
+    maxSecrets: config.maxSecrets,
     maxSnapshotBytes: config.snapshots.diskMb * 1024 * 1024,
   });
 }

@@ -2,6 +2,7 @@ import { PaddockError } from './errors.ts';
 import type { Lap } from './host.ts';
 import { assertEnforceable, type PolicyRequest } from './policy.ts';
 import type { Declared, Lifecycle, WireName } from './sandbox.ts';
+import type { BindingRequest } from './secrets/bindings.ts';
 import type { CoreSettings } from './settings.ts';
 import type { Template, TemplateCatalog } from './template.ts';
 
@@ -20,9 +21,17 @@ export interface CreateSandbox {
   readonly declared: Declared;
   /** The same, normalised, to be checked and enforced. */
   readonly policy?: PolicyRequest;
+  /** Secrets that it may use; `field` names where they stand in the request. */
+  readonly secrets?: SecretsInput;
   readonly defaultUser: string;
   /** Hears of the stages of the create, for whoever measures them. */
   readonly lap?: Lap;
+}
+
+/** Secrets as a request names them. */
+export interface SecretsInput {
+  readonly field: string;
+  readonly bindings: readonly BindingRequest[];
 }
 
 /** Throws `invalid_argument` with the field and the limit for whatever a create may not ask for. */

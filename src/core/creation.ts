@@ -16,6 +16,8 @@ import type { Principal } from './principal.ts';
 import { unborn, type Sandbox } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
 import type { Store } from './store.ts';
+import type { Arming } from './secrets/arming.ts';
+import type { Endowment, Equipment, SecretBindings, WantedSecret } from './secrets/bindings.ts';
 import type { Template } from './template.ts';
 import type { Chosen, TemplateShelf } from './templates/shelf.ts';
 import type { Tokens } from './tokens.ts';
@@ -36,10 +38,18 @@ export interface CreationDeps {
   readonly deadlines: Deadlines;
   readonly expiry: Expiry;
   readonly volumes: VolumeAttachments;
+  readonly bindings: SecretBindings;
+  readonly arming: Arming;
+}
+
+/** A sandbox that is being created, and what it brings. */
+export interface Newborn {
+  readonly sandbox: Sandbox;
+  readonly endowment: Endowment;
 }
 
 /** Makes the guest of a sandbox that is being created: by booting one, or from what was saved of another. */
-export type GuestMaker = (unborn: Sandbox, signal: AbortSignal) => Promise<GuestRef>;
+export type GuestMaker = (unborn: Sandbox, equipment: Equipment, signal: AbortSignal) => Promise<GuestRef>;
 
 const undoAgainAfterMs = 5000;
 
@@ -52,34 +62,37 @@ export class Creation {
   }
 
   async create(principal: Principal, input: CreateSandbox, signal: AbortSignal): Promise<Sandbox> {
-    const { settings, shelf } = this.#deps;
+    const { settings, shelf, bindings } = this.#deps;
     assertCreatable(input, settings);
+    const wanted = await bindings.wanted(principal, input.secrets?.bindings ?? [], input.envs, input.secrets?.field ?? 'secrets');
     using chosen = await shelf.choose(principal.teamId, input.templateName, settings);
     const { fill, mounts } = await this.#deps.volumes.prepare(principal, input.policy?.volumes ?? []);
-    const boot: GuestMaker = async (unborn, aborted) => {
-      const guest = await this.#guestOf(unborn, chosen, aborted, input.lap);
+    const boot: GuestMaker = async (unborn, equipment, aborted) => {
+      const guest = await this.#guestOf(unborn, equipment, chosen, aborted, input.lap);
       if (fill === null) return guest;
       await fill(this.#deps.host.guest(unborn.id).files, aborted);
       input.lap?.('copy');
       return guest;
     };
-    return await this.bear(() => this.#unborn(principal, input, chosen, mounts), boot, signal, input.lap);
+    return await this.bear(() => this.#unborn(principal, input, chosen, wanted, mounts), boot, signal, input.lap);
   }
 
   /** Makes a sandbox that `unborn` describes, with the guest that `make` makes. */
-  async bear(unborn: () => Sandbox, make: GuestMaker, signal: AbortSignal, lap?: Lap): Promise<Sandbox> {
+  async bear(unborn: () => Promise<Newborn>, make: GuestMaker, signal: AbortSignal, lap?: Lap): Promise<Sandbox> {
     // A short id that is taken is a matter of one in millions, and of another try.
     for (let attempt = 0; attempt < 3; attempt++) {
-      const sandbox = await this.#attempt(unborn(), make, signal, lap);
+      const sandbox = await this.#attempt(await unborn(), make, signal, lap);
       if (sandbox !== null) return sandbox;
     }
     throw new PaddockError('internal', 'no free short id was found; try again');
   }
 
-  #unborn(principal: Principal, input: CreateSandbox, chosen: Chosen, mounts: readonly VolumeMount[]): Sandbox {
-    return Object.freeze({
+  async #unborn(principal: Principal, input: CreateSandbox, chosen: Chosen, wanted: readonly WantedSecret[], mounts: readonly VolumeMount[]): Promise<Newborn> {
+    const id = newSandboxId();
+    const endowment = await this.#deps.bindings.endow(id, principal.teamId, wanted, null);
+    const sandbox: Sandbox = Object.freeze({
       ...unborn,
-      id: newSandboxId(),
+      id,
       shortId: newShortId(),
       teamId: principal.teamId,
       wire: input.wire,
@@ -95,17 +108,22 @@ export class Creation {
       timeoutSeconds: input.timeoutSeconds,
       createdAt: this.#deps.clock.now(),
       sourceSnapshotId: null,
+      authorityId: endowment.authority.id,
     });
+    return { sandbox, endowment };
   }
 
   /** Null when the short id is taken. */
-  async #attempt(unborn: Sandbox, make: GuestMaker, caller: AbortSignal, lap?: Lap): Promise<Sandbox | null> {
-    const { admission, births, expiry, events } = this.#deps;
+  async #attempt(newborn: Newborn, make: GuestMaker, caller: AbortSignal, lap?: Lap): Promise<Sandbox | null> {
+    const { admission, births, expiry, events, arming } = this.#deps;
+    const { sandbox: unborn, endowment } = newborn;
     if (caller.aborted) throw abandoned(caller);
     admission.enter(unborn.id);
     const birth = births.begin(unborn.id);
     try {
-      const sandbox = await this.#bear(unborn, make, birth, caller);
+      const secretIds = endowment.bindings.map(({ secretId }) => secretId);
+      const guest = await arming.during(unborn.id, secretIds, () => this.#bear(newborn, make, birth, caller));
+      const sandbox = await this.#run(unborn, guest, birth, caller);
       lap?.('store');
       this.#deps.volumes.began(sandbox);
       expiry.watch(sandbox);
@@ -128,12 +146,12 @@ export class Creation {
   }
 
   /** The row is written while the host provides the guest: one hides the time of the other. */
-  async #bear(unborn: Sandbox, make: GuestMaker, birth: Birth, caller: AbortSignal): Promise<Sandbox> {
-    const { store, clock } = this.#deps;
+  async #bear({ sandbox: unborn, endowment }: Newborn, make: GuestMaker, birth: Birth, caller: AbortSignal): Promise<GuestRef> {
+    const { store, bindings } = this.#deps;
     const notStored = new AbortController();
     const signal = AbortSignal.any([caller, birth.signal, notStored.signal]);
-    const provisioning = (async () => make(unborn, signal))();
-    const inserting = store.sandboxes.insert(unborn).catch((error: unknown) => {
+    const provisioning = (async () => make(unborn, await bindings.equip(unborn, endowment.authority, endowment.bindings), signal))();
+    const inserting = store.sandboxes.insert(unborn, { authority: endowment.isNew ? endowment.authority : null, bindings: endowment.bindings }).catch((error: unknown) => {
       notStored.abort(error);
       throw error;
     });
@@ -145,9 +163,15 @@ export class Creation {
     }
     if (provisioned.status === 'rejected') throw provisioned.reason;
     signal.throwIfAborted();
+    return provisioned.value;
+  }
+
+  async #run(unborn: Sandbox, guest: GuestRef, birth: Birth, caller: AbortSignal): Promise<Sandbox> {
+    const { store, clock } = this.#deps;
+    const signal = AbortSignal.any([caller, birth.signal]);
     const startedAt = clock.now();
     const endAt = unborn.timeoutSeconds === 0 ? null : startedAt + unborn.timeoutSeconds * 1000;
-    const running = await store.sandboxes.transition(unborn.id, ['creating'], 'running', { guest: provisioned.value, startedAt, periodStartedAt: startedAt, endAt });
+    const running = await store.sandboxes.transition(unborn.id, ['creating'], 'running', { guest, startedAt, periodStartedAt: startedAt, endAt });
     // Killed or died in the very moment: the signal knows which.
     signal.throwIfAborted();
     if (running === null) throw new PaddockError('conflict', 'the sandbox was ended while it was being created');
@@ -155,9 +179,9 @@ export class Creation {
   }
 
   /** An empty guest, or the one in which the template's start command runs. */
-  async #guestOf(unborn: Sandbox, { template, start }: Chosen, signal: AbortSignal, lap?: Lap): Promise<GuestRef> {
+  async #guestOf(unborn: Sandbox, equipment: Equipment, { template, start }: Chosen, signal: AbortSignal, lap?: Lap): Promise<GuestRef> {
     const { host, tokens } = this.#deps;
-    const spec = this.#specOf(unborn, template, lap);
+    const spec = this.#specOf(unborn, equipment, template, lap);
     if (start === null) return host.provision(spec, signal);
     const { checkpoint, sandboxId } = start;
     await host.assertRoom(checkpoint.memoryBytes);
@@ -165,15 +189,16 @@ export class Creation {
     return host.restore({ ...rest, checkpoint, savedToken: tokens.agent({ id: sandboxId, generation: 1 }), sameSandbox: false, attachesVolumes: true }, signal);
   }
 
-  #specOf(unborn: Sandbox, template: Template, lap?: Lap): GuestSpec {
+  #specOf(unborn: Sandbox, equipment: Equipment, template: Template, lap?: Lap): GuestSpec {
     return {
       template,
       limits: unborn.limits,
       teamId: unborn.teamId,
       network: unborn.policy.network,
+      inspection: equipment.inspection,
       volumes: unborn.policy.volumes ?? [],
       ...(lap === undefined ? {} : { lap }),
-      identity: this.#deps.identities.of(unborn),
+      identity: this.#deps.identities.of(unborn, equipment),
     };
   }
 

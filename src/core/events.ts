@@ -31,7 +31,7 @@ export class EventLog {
     this.#add({ at: this.#clock.now(), teamId: sandbox.teamId, sandboxId: sandbox.id, category, name, detail });
   }
 
-  ofTeam(teamId: TeamId, name: string, detail: PaddockEvent['detail'] = {}, category: 'admin' | 'template' = 'admin'): void {
+  ofTeam(teamId: TeamId, name: string, detail: PaddockEvent['detail'] = {}, category: 'admin' | 'template' | 'security' = 'admin'): void {
     this.#add({ at: this.#clock.now(), teamId, sandboxId: null, category, name, detail });
   }
 

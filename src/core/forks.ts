@@ -1,7 +1,7 @@
 import type { Admission } from './admission.ts';
 import type { Clock } from './clock.ts';
-import { assertEnvs, assertLifecycle, assertMetadata, assertTimeout } from './create-input.ts';
-import type { Creation } from './creation.ts';
+import { assertEnvs, assertLifecycle, assertMetadata, assertTimeout, type SecretsInput } from './create-input.ts';
+import type { Creation, Newborn } from './creation.ts';
 import { unusable } from './ended.ts';
 import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
@@ -12,6 +12,7 @@ import type { ProcessClock } from './process-clock.ts';
 import { assertEnforceable, enforcedPolicy, withVolumes, type PolicyRequest } from './policy.ts';
 import type { Principal } from './principal.ts';
 import type { Resuming } from './resuming.ts';
+import type { SecretBindings } from './secrets/bindings.ts';
 import { unborn, type Declared, type EnforcedPolicy, type Lifecycle, type Sandbox, type WireName } from './sandbox.ts';
 import type { CoreSettings } from './settings.ts';
 import { isReady, type ReadySnapshot } from './snapshot.ts';
@@ -34,6 +35,8 @@ export interface CreateFromSnapshot extends CopyInput {
   readonly name?: string;
   readonly policy?: PolicyRequest;
   readonly declared?: Declared;
+  /** Beside those of the snapshot's sandbox; the same variable gets this one. */
+  readonly secrets?: SecretsInput;
 }
 
 type Copy = Omit<CreateFromSnapshot, 'policy'> & { readonly policy?: EnforcedPolicy };
@@ -48,6 +51,7 @@ interface ForksDeps {
   readonly creation: Creation;
   readonly keeping: Keeping;
   readonly resuming: Resuming;
+  readonly bindings: SecretBindings;
   readonly snapshots: Snapshots;
   readonly volumes: VolumeAttachments;
   readonly settledSandbox: (principal: Principal, ref: SandboxRef) => Promise<Sandbox>;
@@ -118,15 +122,19 @@ export class Forks {
   }
 
   async #copy(principal: Principal, snapshot: ReadySnapshot, input: Copy, sourceId: SnapshotId | null, signal: AbortSignal): Promise<Sandbox> {
-    const { creation, resuming, host, clock, settings } = this.#deps;
+    const { creation, resuming, host, clock, settings, bindings } = this.#deps;
     const { captured } = snapshot;
+    const wanted = await bindings.wanted(principal, input.secrets?.bindings ?? [], input.envs ?? {}, input.secrets?.field ?? 'secrets');
+    const lineage = { sandboxId: snapshot.sandboxId, authorityId: captured.authorityId, savedAt: snapshot.createdAt, without: new Set(Object.keys(input.envs ?? {})) };
     const envs = { ...captured.envs, ...input.envs };
     assertEnvs('envs', envs, settings.maxEnvBytes);
     await this.#deps.volumes.assertPresent(principal, captured.policy.volumes);
-    const described = (): Sandbox =>
-      Object.freeze({
+    const described = async (): Promise<Newborn> => {
+      const id = newSandboxId();
+      const endowment = await bindings.endow(id, principal.teamId, wanted, lineage);
+      const sandbox: Sandbox = Object.freeze({
         ...unborn,
-        id: newSandboxId(),
+        id,
         shortId: newShortId(),
         teamId: principal.teamId,
         wire: input.wire,
@@ -143,8 +151,11 @@ export class Forks {
         timeoutSeconds: input.timeoutSeconds ?? captured.timeoutSeconds,
         createdAt: clock.now(),
         sourceSnapshotId: sourceId,
+        authorityId: endowment.authority.id,
       });
-    const sandbox = await creation.bear(described, (born, aborted) => host.restore(resuming.specOf(born, snapshot, false, input.lap), aborted), signal, input.lap);
+      return { sandbox, endowment };
+    };
+    const sandbox = await creation.bear(described, (born, equipment, aborted) => host.restore(resuming.specOf(born, equipment, snapshot, false, input.lap), aborted), signal, input.lap);
     try {
       await this.#deps.processes.restart(sandbox, captured.processes, false);
     } catch (error) {

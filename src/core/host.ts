@@ -2,7 +2,7 @@ import type { Duplex, Readable } from 'node:stream';
 import type { PaddockError } from './errors.ts';
 import type { SandboxId, TeamId, VolumeId } from './ids.ts';
 import type { ConnectionEvent } from './network/egress.ts';
-import type { InspectionEvent } from './network/inspection.ts';
+import type { Inspection, InspectionEvent } from './network/inspection.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import type { EndReason } from './sandbox.ts';
 import type { Limits, Template } from './template.ts';
@@ -37,6 +37,8 @@ export interface GuestIdentity {
   readonly defaultUser: string;
   readonly sudo: boolean;
   readonly env: Readonly<Record<string, string>>;
+  /** PEM; what the guest shall trust for connections that are looked into. Null or none leaves its trust as it is. */
+  readonly certificate?: string | null;
 }
 
 /** Called when a stage of some work is done; what it makes of that is the caller's affair. */
@@ -62,6 +64,8 @@ export interface GuestSpec {
   readonly teamId: TeamId;
   /** What it may reach: in force before the guest is given its identity, so before anything of its owner's can run. */
   readonly network: NetworkPolicy;
+  /** In force together with the rules. */
+  readonly inspection?: Inspection | null;
   readonly volumes?: readonly VolumeMount[];
   /** Hears of the stages `slot`, `boot`, `agent` (or `waiting`, when a guest waited) and `claim`. */
   readonly lap?: Lap;
@@ -109,6 +113,8 @@ export interface RestoreSpec {
   readonly teamId: TeamId;
   /** What it may reach: in force before its first packet. */
   readonly network: NetworkPolicy;
+  /** In force together with the rules. */
+  readonly inspection?: Inspection | null;
   /** Those that were mounted when it was saved, in the same order. */
   readonly volumes?: readonly VolumeMount[];
   /** The saved guest does not have these volumes yet: they are mounted in it before it is somebody's. */
@@ -138,6 +144,7 @@ export interface KnownGuest {
   readonly agentToken: string;
   readonly teamId: TeamId;
   readonly network: NetworkPolicy;
+  readonly inspection?: Inspection | null;
 }
 
 /** The outcome of looking for a known guest after a restart of the server. */
@@ -165,6 +172,10 @@ export interface Host {
    * that it denies are cut within 2 s. On failure the old one holds. Throws `gone` when there is no guest.
    */
   setNetwork(id: SandboxId, policy: NetworkPolicy): Promise<void>;
+  /** Replaces what the proxy looks for in a live guest's traffic, and leaves the policy; otherwise like `setNetwork`. */
+  setInspection(id: SandboxId, inspection: Inspection | null): Promise<void>;
+  /** Gives a live guest the identity it has anew, with another environment for processes that start from now on. Throws `gone` when there is no guest. */
+  reidentify(identity: GuestIdentity, limits: Limits, signal: AbortSignal): Promise<void>;
   /**
    * Saves a live guest, durably. A guest that goes on afterwards loses its connections to the outside. When it fails, the guest runs on,
    * nothing is left of the checkpoint, and the error says why: `no_space`, `unprocessable`, `gone` …

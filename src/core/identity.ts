@@ -1,6 +1,7 @@
 import type { GuestIdentity } from './host.ts';
 import type { SandboxId, ShortId } from './ids.ts';
 import type { Sandbox, WireName } from './sandbox.ts';
+import type { Equipment } from './secrets/bindings.ts';
 import type { TemplateCatalog } from './template.ts';
 import type { Tokens } from './tokens.ts';
 
@@ -33,7 +34,8 @@ export class Identities {
     this.#naming = deps.naming;
   }
 
-  of(sandbox: Sandbox): GuestIdentity {
+  /** @param given what its secrets bring: stand-ins and the certificate. */
+  of(sandbox: Sandbox, given: Pick<Equipment, 'env' | 'certificate'>): GuestIdentity {
     const naming = this.#naming[sandbox.wire] ?? plain;
     const template = this.#templates.byDigest(sandbox.template.digest);
     return {
@@ -42,7 +44,8 @@ export class Identities {
       agentToken: this.#tokens.agent(sandbox),
       defaultUser: sandbox.defaultUser,
       sudo: sandbox.template.runtime?.sudo ?? true,
-      env: { ...template?.env, ...naming.env(sandbox), ...sandbox.envs },
+      env: { ...template?.env, ...naming.env(sandbox), ...sandbox.envs, ...given.env },
+      certificate: given.certificate,
     };
   }
 }

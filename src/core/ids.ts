@@ -12,6 +12,10 @@ export type TeamId = Branded<string, 'TeamId'>;
 export type SnapshotId = Branded<string, 'SnapshotId'>;
 /** A lowercase UUID. */
 export type VolumeId = Branded<string, 'VolumeId'>;
+/** A lowercase UUID. */
+export type SecretId = Branded<string, 'SecretId'>;
+/** A lowercase UUID: the certificate authority that a sandbox and its forks trust. */
+export type AuthorityId = Branded<string, 'AuthorityId'>;
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const shortPattern = /^[a-z0-9]{8}$/;
@@ -41,6 +45,19 @@ export function newVolumeId(): VolumeId {
 export function parseVolumeId(text: string): VolumeId | null {
   const lower = text.toLowerCase();
   return uuidPattern.test(lower) ? (lower as VolumeId) : null;
+}
+
+export function newSecretId(): SecretId {
+  return randomUUID() as SecretId;
+}
+
+export function parseSecretId(text: string): SecretId | null {
+  const lower = text.toLowerCase();
+  return uuidPattern.test(lower) ? (lower as SecretId) : null;
+}
+
+export function newAuthorityId(): AuthorityId {
+  return randomUUID() as AuthorityId;
 }
 
 export function newShortId(): ShortId {

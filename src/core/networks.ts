@@ -11,7 +11,8 @@ import type { Principal } from './principal.ts';
 import type { Declared, PreviewAccess, Sandbox } from './sandbox.ts';
 import type { Sandboxes } from './sandboxes.ts';
 import type { CoreSettings } from './settings.ts';
-import type { ConnectionPage, ConnectionQuery, PaddockEvent, Store } from './store.ts';
+import type { ListedUse } from './secrets/secret.ts';
+import type { ConnectionPage, ConnectionQuery, LoggedConnection, PaddockEvent, Store } from './store.ts';
 
 interface NetworksDeps {
   readonly sandboxes: Sandboxes;
@@ -27,6 +28,22 @@ export interface NetworkReplacement {
   readonly network: NetworkPolicy;
   /** What the sandbox is said to have asked for from now on; made from what it was said before. */
   readonly declare: (before: Declared) => Declared;
+}
+
+/** One row of everything that went out of a sandbox: connections, and requests in which a secret played a part. */
+export type LogEntry = { readonly kind: 'connection'; readonly at: number; readonly connection: LoggedConnection } | { readonly kind: 'request'; readonly at: number; readonly use: ListedUse };
+
+/** Where a page of both ended; null where nothing of that kind has come yet. */
+export interface LogPosition {
+  readonly connection: { readonly at: number; readonly seq: number } | null;
+  readonly request: { readonly at: number; readonly seq: number } | null;
+}
+
+export interface LogQuery {
+  readonly limit: number;
+  readonly since?: number;
+  /** A position, or a time. */
+  readonly before?: LogPosition | { readonly at: number };
 }
 
 /** One thing that happened to a sandbox, of either log. */
@@ -132,6 +149,30 @@ export class Networks {
     assertLimit(query.limit);
     const sandbox = await this.#deps.sandboxes.get(principal, ref);
     return this.#deps.store.networkEvents.list(sandbox.teamId, sandbox.id, query);
+  }
+
+  /** Connections and requests of a sandbox in one list, also of one that has ended. Newest first. */
+  async log(principal: Principal, ref: SandboxRef, { limit, since, before }: LogQuery): Promise<{ readonly items: readonly LogEntry[]; readonly next: LogPosition | null }> {
+    assertLimit(limit);
+    const { id, teamId } = await this.#deps.sandboxes.get(principal, ref);
+    const position: LogPosition = before !== undefined && !('at' in before) ? before : { connection: null, request: null };
+    const until = (place: LogPosition['connection']) => place ?? (before !== undefined && 'at' in before ? before : undefined);
+    const query = (place: LogPosition['connection']) => {
+      const end = until(place);
+      return { limit: limit + 1, ...(since === undefined ? {} : { since }), ...(end === undefined ? {} : { before: end }) };
+    };
+    const [connections, uses] = await Promise.all([
+      this.#deps.store.networkEvents.list(teamId, id, query(position.connection)),
+      this.#deps.store.secretUses.ofSandbox(teamId, id, query(position.request)),
+    ]);
+    const all = [
+      ...connections.items.map((connection): LogEntry => ({ kind: 'connection', at: connection.at, connection })),
+      ...uses.map((use): LogEntry => ({ kind: 'request', at: use.at, use })),
+    ].sort((a, b) => b.at - a.at); // stable: each keeps its order
+    const items = all.slice(0, limit);
+    const connection = items.findLast((each) => each.kind === 'connection')?.connection ?? position.connection;
+    const request = items.findLast((each) => each.kind === 'request')?.use ?? position.request;
+    return { items, next: all.length > limit ? { connection, request } : null };
   }
 
   /** The newest of everything that happened to a sandbox, oldest first; connections only if its audit is on. */

@@ -11,7 +11,7 @@ const volume = { volumeId: newVolumeId(), mountPath: '/data', mode: 'copy' } as 
 describe('a policy that asks for nothing more than what holds', () => {
   const accepted: [string, PolicyRequest][] = [
     ['nothing', {}],
-    ['empty parts', { network: {}, security: {}, vaultRefs: {}, volumes: [] }],
+    ['empty parts', { network: {}, security: {}, volumes: [] }],
     ['everything off', { security: { pii: { enabled: false }, injectionDefense: { enabled: false, domains: ['a.example'] }, transformations: [], toxicity: { enabled: false }, codeSecurity: { enabled: false }, invisibleText: { enabled: false }, contentGate: { enabled: false }, customPolicy: { enabled: false } } }],
     ['guards without domains, which scan nothing', { security: { injectionDefense: { enabled: true }, contentGate: { enabled: true, domains: [] } } }],
     ['audit on or off', { security: { audit: { enabled: false } } }],
@@ -52,7 +52,6 @@ describe('a policy that cannot be read or not be enforced yet', () => {
     ['security.custom_policy.enabled', { security: { customPolicy: { enabled: true } } }],
     ['security.env_security.sensitive_vars', { security: { envSecurity: { sensitiveVars: [{}] } } }],
     ['security.env_security.mask_patterns[0]', { security: { envSecurity: { maskPatterns: [''] } } }],
-    ['vault_refs', { vaultRefs: { KEY: 'vault://t/e/k' } }],
     ['volumes[1].mount_path', { volumes: [volume, { ...volume, mountPath: '/data/inner', mode: 'mount-ro' }] }],
     ['volumes[1].mount_path', { volumes: [{ ...volume, mountPath: '/data/inner', mode: 'mount' }, volume] }],
     ['volumes', { volumes: Array.from({ length: 17 }, (_, i) => ({ ...volume, mountPath: `/data${i}`, mode: 'mount' as const })) }],
@@ -72,7 +71,7 @@ describe('a policy that cannot be read or not be enforced yet', () => {
   }
 
   it('is refused with a sentence', () => {
-    assert.throws(() => assertEnforceable({ vaultRefs: { KEY: 'vault://t/e/k' } }), { message: 'vault_refs is not available yet, and is refused rather than ignored; leave it out' });
+    assert.throws(() => assertEnforceable({ security: { toxicity: { enabled: true } } }), { message: 'security.toxicity.enabled is not available yet, and is refused rather than ignored; leave it out' });
   });
 });
 

@@ -11,8 +11,6 @@ export interface PolicyRequest {
   readonly network?: NetworkRequest;
   readonly security?: SecurityRequest;
   readonly previews?: PreviewAccess;
-  /** Environment name → reference to a secret. */
-  readonly vaultRefs?: Readonly<Record<string, string>>;
   readonly volumes?: readonly VolumeAttachment[];
 }
 
@@ -71,7 +69,6 @@ export function assertEnforceable(request: PolicyRequest): void {
   if (security.customPolicy?.enabled === true) refuse('security.custom_policy.enabled');
   if (some(security.envSecurity?.sensitiveVars)) refuse('security.env_security.sensitive_vars');
   assertMaskPatterns(security.envSecurity?.maskPatterns ?? []);
-  if (Object.keys(request.vaultRefs ?? {}).length > 0) refuse('vault_refs');
   assertAttachable(request.volumes ?? []);
 }
 

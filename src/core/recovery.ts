@@ -8,6 +8,7 @@ import type { SandboxId } from './ids.ts';
 import { liveStates, type Sandbox } from './sandbox.ts';
 import { isReady } from './snapshot.ts';
 import { guestStates } from './state.ts';
+import type { SecretBindings } from './secrets/bindings.ts';
 import type { Store } from './store.ts';
 import type { Tokens } from './tokens.ts';
 
@@ -20,6 +21,7 @@ interface RecoveryDeps {
   readonly endings: Endings;
   readonly expiry: Expiry;
   readonly events: EventLog;
+  readonly bindings: SecretBindings;
 }
 
 /**
@@ -34,7 +36,8 @@ export async function recover(deps: RecoveryDeps): Promise<void> {
   const known = new Map<SandboxId, KnownGuest>();
   for (const row of rows) {
     if (row.guest === null || !guestStates.includes(row.state)) continue;
-    known.set(row.id, { ref: row.guest, agentToken: tokens.agent(row), teamId: row.teamId, network: row.policy.network });
+    const { inspection } = await deps.bindings.of(row);
+    known.set(row.id, { ref: row.guest, agentToken: tokens.agent(row), teamId: row.teamId, network: row.policy.network, inspection });
   }
   const found = await host.recover(known);
   const saved = new Map((await host.checkpoints()).map((checkpoint) => [checkpoint.id, checkpoint]));

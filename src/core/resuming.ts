@@ -13,6 +13,8 @@ import type { Pausing } from './pausing.ts';
 import type { ProcessClock } from './process-clock.ts';
 import type { Sandbox, SandboxState } from './sandbox.ts';
 import { isReady, type ReadySnapshot } from './snapshot.ts';
+import type { Arming } from './secrets/arming.ts';
+import type { Equipment, SecretBindings } from './secrets/bindings.ts';
 import type { SandboxPatch, Store } from './store.ts';
 import type { Tokens } from './tokens.ts';
 import type { VolumeAttachments } from './volume-attachments.ts';
@@ -30,6 +32,8 @@ export interface ResumingDeps {
   readonly pausing: Pausing;
   readonly identities: Identities;
   readonly tokens: Tokens;
+  readonly bindings: SecretBindings;
+  readonly arming: Arming;
   readonly volumes: VolumeAttachments;
 }
 
@@ -89,13 +93,14 @@ export class Resuming {
   }
 
   async #bringBack(before: Sandbox, claimed: Sandbox, snapshot: ReadySnapshot, patch: SandboxPatch, lap?: Lap): Promise<Sandbox> {
-    const { host, births, clock, events, expiry } = this.#deps;
+    const { host, births, clock, events, expiry, bindings, arming } = this.#deps;
     const begun = clock.now();
     const birth = births.begin(claimed.id);
     try {
       const becoming = { ...claimed, ...patch };
       await this.#deps.volumes.assertPresent(claimed, snapshot.captured.policy.volumes);
-      const guest = await host.restore(this.specOf(becoming, snapshot, true, lap), birth.signal);
+      const equipment = await bindings.of(becoming);
+      const guest = await arming.during(becoming.id, equipment.secretIds, () => host.restore(this.specOf(becoming, equipment, snapshot, true, lap), birth.signal));
       birth.provisioned();
       birth.signal.throwIfAborted();
       // Before the row: a restart in between finds them, and they belong to no running sandbox then.
@@ -118,15 +123,16 @@ export class Resuming {
   }
 
   /** What a host needs to bring a snapshot back as this sandbox. */
-  specOf(sandbox: Sandbox, snapshot: ReadySnapshot, sameSandbox: boolean, lap?: Lap): RestoreSpec {
+  specOf(sandbox: Sandbox, equipment: Equipment, snapshot: ReadySnapshot, sameSandbox: boolean, lap?: Lap): RestoreSpec {
     return {
       checkpoint: snapshot.checkpoint,
       savedToken: this.#deps.tokens.agent({ id: snapshot.sandboxId, generation: snapshot.captured.generation }),
       sameSandbox,
       limits: sandbox.limits,
-      identity: this.#deps.identities.of(sandbox),
+      identity: this.#deps.identities.of(sandbox, equipment),
       teamId: sandbox.teamId,
       network: sandbox.policy.network,
+      inspection: equipment.inspection,
       volumes: snapshot.captured.policy.volumes ?? [],
       ...(lap === undefined ? {} : { lap }),
     };

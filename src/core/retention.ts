@@ -33,6 +33,11 @@ export class Retention {
     await this.#store.events.purge(now - this.#settings.eventDays * dayMs, this.#settings.maxEvents);
     await this.#store.networkEvents.purge(now - this.#settings.networkLogDays * dayMs, this.#settings.maxConnections);
     await this.#sweepSnapshots();
+    const { secretLogDays, maxSecretUses, tombstoneDays } = this.#settings;
+    await this.#store.secretUses.purge(now - secretLogDays * dayMs, maxSecretUses);
+    await this.#store.secretBindings.purge();
+    await this.#store.secrets.purge(now - tombstoneDays * dayMs);
+    await this.#store.authorities.purge(now - hourMs); // younger ones may belong to a create under way
   }
 
   #again(): void {

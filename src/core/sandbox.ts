@@ -1,4 +1,4 @@
-import type { SandboxId, ShortId, SnapshotId, TeamId } from './ids.ts';
+import type { AuthorityId, SandboxId, ShortId, SnapshotId, TeamId } from './ids.ts';
 import type { GuestRef, VolumeMount } from './host.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import type { Limits } from './template.ts';
@@ -118,6 +118,8 @@ export interface Sandbox {
   readonly snapshotId: SnapshotId | null;
   /** The snapshot it was made from, which may be gone by now. */
   readonly sourceSnapshotId: SnapshotId | null;
+  /** Whose certificates it trusts for connections that are looked into; null until it has one. */
+  readonly authorityId: AuthorityId | null;
   /** Counts identities: tokens are derived from (id, kind, generation). */
   readonly generation: number;
   /** The guest that runs it; null before it runs and after it ended. */

@@ -24,6 +24,8 @@ import { recover } from './recovery.ts';
 import { Resuming } from './resuming.ts';
 import { Retention } from './retention.ts';
 import { liveStates, type EndReason, type Sandbox } from './sandbox.ts';
+import { Arming } from './secrets/arming.ts';
+import type { SecretBindings } from './secrets/bindings.ts';
 import type { CoreSettings } from './settings.ts';
 import { Snapshots } from './snapshots.ts';
 import type { SandboxPage, SandboxQuery, Store } from './store.ts';
@@ -44,6 +46,7 @@ export interface SandboxesDeps {
   readonly events: EventLog;
   readonly naming: NamingTable;
   readonly volumes: VolumeAttachments;
+  readonly bindings: SecretBindings;
 }
 
 /** A sandbox that something could not be done to. */
@@ -63,6 +66,8 @@ const activatesWithinMs = 6000;
 export class Sandboxes {
   readonly snapshots: Snapshots;
   readonly forks: Forks;
+  /** Brings changes of secrets in force. */
+  readonly arming: Arming;
   readonly #deps: SandboxesDeps;
   readonly #store: Store;
   readonly #deadlines: Deadlines;
@@ -83,7 +88,7 @@ export class Sandboxes {
   #state: 'new' | 'started' | 'stopped' = 'new';
 
   constructor(deps: SandboxesDeps) {
-    const { store, host, clock, settings, events, tokens } = deps;
+    const { store, host, clock, settings, events, tokens, bindings } = deps;
     this.#deps = deps;
     this.#store = store;
     const deadlines = new Deadlines(clock);
@@ -94,13 +99,15 @@ export class Sandboxes {
     const expiry = new Expiry({ store, clock, deadlines, endings });
     const keeping = new Keeping({ store, host, clock, events, deadlines, spared: () => deps.shelf.sparedCheckpoints() });
     const identities = new Identities(deps);
-    const creation = new Creation({ ...deps, identities, admission, births, endings, deadlines, expiry });
+    const arming = new Arming({ store, host, events, bindings, identities });
+    this.arming = arming;
+    const creation = new Creation({ ...deps, arming, identities, admission, births, endings, deadlines, expiry });
     const pausing = new Pausing({ processes, store, host, clock, events, deadlines, admission, endings, expiry, keeping });
-    const resuming = new Resuming({ processes, store, host, clock, events, admission, births, endings, expiry, pausing, identities, tokens, volumes: deps.volumes });
+    const resuming = new Resuming({ processes, store, host, clock, events, admission, births, endings, expiry, pausing, identities, tokens, bindings, arming, volumes: deps.volumes });
     const waking = new Waking({ store, clock, pausing, resuming });
     const settledSandbox = (principal: Principal, ref: SandboxRef): Promise<Sandbox> => waking.settled(principal.teamId, ref, settlesWithinMs);
     this.snapshots = new Snapshots({ processes, store, host, clock, events, settings, keeping, resuming, settledSandbox });
-    this.forks = new Forks({ processes, host, clock, events, settings, admission, creation, keeping, resuming, snapshots: this.snapshots, volumes: deps.volumes, settledSandbox, kill: (sandbox) => this.#end(sandbox, 'killed') });
+    this.forks = new Forks({ processes, bindings, host, clock, events, settings, admission, creation, keeping, resuming, snapshots: this.snapshots, volumes: deps.volumes, settledSandbox, kill: (sandbox) => this.#end(sandbox, 'killed') });
     endings.onEnd((id, sandbox) => {
       admission.leave(id);
       keeping.ended(sandbox);
@@ -142,6 +149,7 @@ export class Sandboxes {
     await this.#births.settled();
     await Promise.all([this.#pausing.allSettled(), this.#resuming.allSettled(), this.snapshots.settled()]);
     await this.#endings.settled();
+    this.arming.stop();
     this.#deadlines.stop();
   }
 

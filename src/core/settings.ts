@@ -37,6 +37,11 @@ export interface CoreSettings {
   readonly maxVolumeBytes: number;
   /** Files and directories of one volume. */
   readonly maxVolumeEntries: number;
+  /** Of a team, those that were deleted not counted. */
+  readonly maxSecrets: number;
+  /** How long requests stay in the log of secrets, and how many over all. */
+  readonly secretLogDays: number;
+  readonly maxSecretUses: number;
 }
 
 export const defaultSettings: CoreSettings = Object.freeze({
@@ -62,4 +67,7 @@ export const defaultSettings: CoreSettings = Object.freeze({
   maxVolumes: 100,
   maxVolumeBytes: 4096 * 1_048_576,
   maxVolumeEntries: 100_000,
+  maxSecrets: 1000,
+  secretLogDays: 7,
+  maxSecretUses: 1_000_000,
 });

@@ -1,5 +1,5 @@
 import type { CheckpointRef } from './host.ts';
-import type { SandboxId, SnapshotId, TeamId } from './ids.ts';
+import type { AuthorityId, SandboxId, SnapshotId, TeamId } from './ids.ts';
 import type { Declared, EnforcedPolicy, Lifecycle, SandboxTemplate, WireName } from './sandbox.ts';
 import type { Limits } from './template.ts';
 
@@ -26,6 +26,8 @@ export interface Captured {
   readonly lifecycle: Lifecycle;
   readonly timeoutSeconds: number;
   readonly processes: readonly ProcessRemainder[];
+  /** Its programs have loaded the certificate. */
+  readonly authorityId: AuthorityId | null;
 }
 
 /** A saved state of a sandbox, as stored. Times are milliseconds since the epoch. */

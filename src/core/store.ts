@@ -3,6 +3,8 @@ import type { ConnectionEvent, ConnectionVerdict } from './network/egress.ts';
 import type { CheckpointRef } from './host.ts';
 import type { EndReason, Sandbox, SandboxState } from './sandbox.ts';
 import type { Snapshot, SnapshotSource } from './snapshot.ts';
+import type { Authority, Binding } from './secrets/secret.ts';
+import type { AuthorityStore, BindingStore, SecretStore, SecretUseStore } from './secrets/store.ts';
 import type { BuildLogStore, LayerCache, TemplateStore } from './templates/template.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeUsage } from './volume-storage.ts';
@@ -52,7 +54,7 @@ export type SandboxPatch = Partial<
   Pick<
     Sandbox,
     | 'startedAt' | 'endAt' | 'timeoutSeconds' | 'guest' | 'end' | 'generation' | 'policy' | 'declared' | 'lifecycle' | 'metadata' | 'limits' | 'template'
-    | 'envs' | 'defaultUser' | 'periodStartedAt' | 'pausedAt' | 'pauseCause' | 'autoDeleteAt' | 'snapshotId'
+    | 'envs' | 'defaultUser' | 'periodStartedAt' | 'pausedAt' | 'pauseCause' | 'autoDeleteAt' | 'snapshotId' | 'authorityId'
   >
 >;
 
@@ -60,8 +62,8 @@ export type SandboxPatch = Partial<
 export type SandboxGuard = Partial<Pick<Sandbox, 'endAt' | 'autoDeleteAt' | 'timeoutSeconds' | 'lifecycle'>>;
 
 export interface SandboxStore {
-  /** Throws `conflict` when the short id is taken. */
-  insert(sandbox: Sandbox): Promise<void>;
+  /** With its authority, if that is new, and its bindings: all or nothing. Throws `conflict` when the short id is taken. */
+  insert(sandbox: Sandbox, brought?: { readonly authority: Authority | null; readonly bindings: readonly Binding[] }): Promise<void>;
   /** `null` as team means any: only for access that needs no key. */
   find(teamId: TeamId | null, ref: SandboxRef): Promise<Sandbox | null>;
   list(teamId: TeamId, query: SandboxQuery): Promise<SandboxPage>;
@@ -257,6 +259,8 @@ export interface VolumeLockStore {
 }
 
 export interface KeyStore {
+  /** When a team was made, milliseconds since the epoch; null when there is none. */
+  createdAt(teamId: TeamId): Promise<number | null>;
   /** The team that single-user installations use; made on first use. */
   defaultTeam(): Promise<TeamId>;
   /** `hash` is SHA-256 of the key, hex. */
@@ -280,5 +284,9 @@ export interface Store {
   readonly buildLogs: BuildLogStore;
   readonly layerCache: LayerCache;
   readonly keys: KeyStore;
+  readonly secrets: SecretStore;
+  readonly secretBindings: BindingStore;
+  readonly secretUses: SecretUseStore;
+  readonly authorities: AuthorityStore;
   close(): Promise<void>;
 }

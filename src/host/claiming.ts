@@ -3,12 +3,13 @@ import { PaddockError } from '../core/errors.ts';
 import type { GuestRef, GuestSpec } from '../core/host.ts';
 import type { Egress } from '../core/network/egress.ts';
 import { agentProtocol } from './agent/client.ts';
+import { entryOf } from './egress/entry.ts';
 import type { Guests } from './guests.ts';
 import type { RestoredGuest } from './restoring.ts';
 import type { Tenants } from './tenants.ts';
 import type { VolumeBinds } from './volumes/binds.ts';
 
-export type Claim = Pick<GuestSpec, 'limits' | 'identity' | 'teamId' | 'network' | 'volumes' | 'lap'>;
+export type Claim = Pick<GuestSpec, 'limits' | 'identity' | 'teamId' | 'network' | 'inspection' | 'volumes' | 'lap'>;
 
 /** Gives guests that were never anybody's an identity. */
 export class Claiming {
@@ -29,7 +30,7 @@ export class Claiming {
     const { sandboxId } = spec.identity;
     try {
       // First the rules, then the identity: nothing of the owner's can run before both.
-      await this.#egress.admit({ sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
+      await this.#egress.admit(entryOf(sandboxId, slot.address, spec));
       spec.lap?.('egress');
       await this.#guests.untilAnswered({ handle, client }, client.claim(spec.identity, randomBytes(16).toString('hex'), randomBytes(64), spec.limits, signal));
       signal.throwIfAborted();

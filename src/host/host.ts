@@ -2,11 +2,12 @@ import { rmSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { PaddockError } from '../core/errors.ts';
-import type { CheckpointOptions, CheckpointRef, Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery, RestoreSpec } from '../core/host.ts';
+import type { CheckpointOptions, CheckpointRef, Guest, GuestDeath, GuestIdentity, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery, RestoreSpec } from '../core/host.ts';
 import type { SandboxId } from '../core/ids.ts';
-import type { ConnectionEvent } from '../core/network/egress.ts';
-import type { InspectionEvent } from '../core/network/inspection.ts';
+import type { ConnectionEvent, EgressEntry } from '../core/network/egress.ts';
+import type { Inspection, InspectionEvent } from '../core/network/inspection.ts';
 import type { NetworkPolicy } from '../core/network/rules.ts';
+import type { Limits } from '../core/template.ts';
 import type { BuildHost, ImageRequest, ImportedImage, LayerId, LayerRef, StepSpec, TemplateRoot } from '../core/templates/build-host.ts';
 import type { VolumeUsage } from '../core/volume-storage.ts';
 import { openArtefacts } from './artefacts.ts';
@@ -15,6 +16,7 @@ import { openCgroup } from './cgroup.ts';
 import { Checkpoints } from './checkpoints.ts';
 import { Claiming } from './claiming.ts';
 import { diskUsage } from './disk.ts';
+import { entryOf } from './egress/entry.ts';
 import { type EgressOptions, EgressSupervisor } from './egress/supervisor.ts';
 import { GvisorRuntime } from './gvisor/runtime.ts';
 import { Guests } from './guests.ts';
@@ -28,7 +30,7 @@ import { reattach } from './reattach.ts';
 import { Restoring } from './restoring.ts';
 import { Room } from './room.ts';
 import type { Runtime } from './runtime.ts';
-import { Saving } from './saving.ts';
+import { restorableProtocol, Saving } from './saving.ts';
 import { Slots } from './slots.ts';
 import { type InstalledTemplates, loadTemplates } from './templates.ts';
 import { type Tenant, Tenants } from './tenants.ts';
@@ -131,9 +133,7 @@ export class LocalHost implements Host, BuildHost {
     await Promise.all([ensureGateway(this.#instance), this.#checkpoints.recover()]);
     const recovered = new Map<SandboxId, Recovery>();
     await Promise.all([...known].map(async ([id, guest]) => recovered.set(id, await this.#attach(id, guest))));
-    const entries = [...known].flatMap(([sandboxId, { ref, teamId, network }]) =>
-      recovered.get(sandboxId)?.alive === true ? [{ sandboxId, teamId, address: ref.address, policy: network }] : [],
-    );
+    const entries = [...known].flatMap(([sandboxId, guest]) => (recovered.get(sandboxId)?.alive === true ? [entryOf(sandboxId, guest.ref.address, guest)] : []));
     await this.#egress.start(entries);
     await this.#sweep();
     await this.#builds.recover();
@@ -168,8 +168,21 @@ export class LocalHost implements Host, BuildHost {
   }
 
   async setNetwork(id: SandboxId, policy: NetworkPolicy): Promise<void> {
-    const { slot, teamId } = this.#tenants.get(id);
-    await this.#egress.admit({ sandboxId: id, teamId, address: slot.address, policy });
+    await this.#egress.revise(this.#tenants.get(id).slot.address, (entry) => ({ ...entry, policy }));
+  }
+
+  async setInspection(id: SandboxId, inspection: Inspection | null): Promise<void> {
+    const change = ({ inspection: _before, ...entry }: EgressEntry): EgressEntry => (inspection === null ? entry : { ...entry, inspection });
+    await this.#egress.revise(this.#tenants.get(id).slot.address, change, true);
+  }
+
+  async reidentify(identity: GuestIdentity, limits: Limits, signal: AbortSignal): Promise<void> {
+    const tenant = this.#tenants.get(identity.sandboxId);
+    if (tenant.agentProtocol < restorableProtocol) throw new PaddockError('unprocessable', 'the sandbox was started by an earlier version of Paddock, and its environment cannot be changed: create a new one');
+    await this.#tenants.inTurn(tenant, async () => {
+      if (tenant.held !== null) return; // it gets its identity anew when it goes on
+      await tenant.client.refresh(identity, limits, signal);
+    });
   }
 
   onConnections(listener: (events: readonly ConnectionEvent[]) => Promise<void>): void {

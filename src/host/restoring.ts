@@ -6,6 +6,7 @@ import type { Egress } from '../core/network/egress.ts';
 import { readAll } from './agent/answer.ts';
 import { AgentClient } from './agent/client.ts';
 import type { Checkpoints } from './checkpoints.ts';
+import { entryOf } from './egress/entry.ts';
 import type { Guests, WaitingGuest } from './guests.ts';
 import type { KeptGuest } from './kept.ts';
 import type { Manifest } from './manifest.ts';
@@ -97,7 +98,7 @@ export class Restoring {
     spec.lap?.('slot');
     let handle;
     try {
-      await egress.admit({ sandboxId: spec.identity.sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
+      await egress.admit(entryOf(spec.identity.sandboxId, slot.address, spec));
       spec.lap?.('egress');
       await binds.bind(slot.volumes, spec.volumes ?? [], { restoring: spec.attachesVolumes !== true });
       handle = await putBack.during(spec.checkpoint.id, slot.volumes, saved.volumes, () => runtime.restore(slot, { ...saved, limits: spec.limits }, signal));
@@ -134,7 +135,7 @@ export class Restoring {
   }
 
   #admit({ slot }: RestoredGuest, spec: RestoreSpec): Promise<void> {
-    return this.#parts.egress.admit({ sandboxId: spec.identity.sandboxId, teamId: spec.teamId, address: slot.address, policy: spec.network });
+    return this.#parts.egress.admit(entryOf(spec.identity.sandboxId, slot.address, spec));
   }
 
   async #identify(guest: RestoredGuest, spec: RestoreSpec, signal: AbortSignal): Promise<void> {

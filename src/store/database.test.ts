@@ -17,7 +17,7 @@ function directory(): Disposable & { readonly file: string; readonly path: strin
 }
 
 /** The newest version there is, and one that comes after it. */
-const newest = migrations.length;
+const newest = migrations.at(-1)?.version ?? 0;
 const next = newest + 1;
 
 const change: Migration = {

@@ -24,6 +24,11 @@ export class SqlKeys implements KeyStore {
     });
   }
 
+  async createdAt(teamId: TeamId): Promise<number | null> {
+    const row = await stored('read the team', () => this.#db.selectFrom('teams').select('created_at').where('id', '=', teamId).executeTakeFirst());
+    return row?.created_at ?? null;
+  }
+
   async findByHash(hash: string): Promise<HashedKey | null> {
     const rows = await stored('look up the API key', () => this.#db.selectFrom('api_keys').selectAll().where('hash', '=', hash).execute());
     // A revoked key may have been added again: the live one counts.

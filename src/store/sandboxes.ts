@@ -1,12 +1,15 @@
 import { setImmediate as othersFirst } from 'node:timers/promises';
 import { sql, type Expression, type ExpressionBuilder, type Kysely, type RawBuilder, type SqlBool } from 'kysely';
-import type { SandboxId, SandboxRef, ShortId, SnapshotId, TeamId } from '../core/ids.ts';
+import type { AuthorityId, SandboxId, SandboxRef, ShortId, SnapshotId, TeamId } from '../core/ids.ts';
 import type { EndReason, PauseCause, Sandbox, SandboxState, WireName } from '../core/sandbox.ts';
+import type { Authority, Binding } from '../core/secrets/secret.ts';
 import type { Snapshot } from '../core/snapshot.ts';
 import type { SandboxGuard, SandboxPage, SandboxPatch, SandboxQuery, SandboxStore } from '../core/store.ts';
+import { authorityRow } from './authorities.ts';
 import { frozenJson, stored } from './fault.ts';
 import type { Policies } from './policies.ts';
 import type { SandboxRow, Schema } from './schema.ts';
+import { bindingRow } from './secret-bindings.ts';
 import type { Sealer } from './sealer.ts';
 import { snapshotRow } from './snapshots.ts';
 
@@ -26,17 +29,19 @@ export class SqlSandboxes implements SandboxStore {
     this.#policies = policies;
   }
 
-  async insert(sandbox: Sandbox): Promise<void> {
+  async insert(sandbox: Sandbox, { authority, bindings }: { readonly authority: Authority | null; readonly bindings: readonly Binding[] } = { authority: null, bindings: [] }): Promise<void> {
     const row = this.#toRow(sandbox);
     const metadata = Object.entries(sandbox.metadata).map(([key, value]) => ({ sandbox_id: row.id, team_id: row.team_id, key, value }));
     await stored('insert the sandbox', async () => {
-      if (metadata.length === 0) {
+      if (metadata.length === 0 && authority === null && bindings.length === 0) {
         await this.#db.insertInto('sandboxes').values(row).execute();
         return;
       }
       await this.#db.transaction().execute(async (work) => {
         await work.insertInto('sandboxes').values(row).execute();
-        await work.insertInto('sandbox_metadata').values(metadata).execute();
+        if (metadata.length > 0) await work.insertInto('sandbox_metadata').values(metadata).execute();
+        if (authority !== null) await work.insertInto('authorities').values(authorityRow(authority, this.#sealer)).execute();
+        if (bindings.length > 0) await work.insertInto('secret_bindings').values(bindings.map((each) => bindingRow(each, this.#sealer))).execute();
       });
     });
   }
@@ -157,6 +162,7 @@ export class SqlSandboxes implements SandboxStore {
   }
 
   async remove(id: SandboxId): Promise<boolean> {
+    // Bindings and authorities that nobody names any more go with the next purge.
     const result = await stored('remove the sandbox', () =>
       this.#db.deleteFrom('sandboxes').where('id', '=', id).where('state', 'in', ['creating', 'running']).executeTakeFirst(),
     );
@@ -214,6 +220,7 @@ export class SqlSandboxes implements SandboxStore {
       auto_delete_at: sandbox.autoDeleteAt,
       snapshot_id: sandbox.snapshotId,
       source_snapshot_id: sandbox.sourceSnapshotId,
+      authority_id: sandbox.authorityId,
     };
   }
 
@@ -245,6 +252,7 @@ export class SqlSandboxes implements SandboxStore {
       autoDeleteAt: row.auto_delete_at,
       snapshotId: row.snapshot_id as SnapshotId | null,
       sourceSnapshotId: row.source_snapshot_id as SnapshotId | null,
+      authorityId: row.authority_id as AuthorityId | null,
       end:
         row.ended_at === null || row.end_reason === null
           ? null
@@ -280,6 +288,7 @@ export class SqlSandboxes implements SandboxStore {
     if (patch.pauseCause !== undefined) columns.pause_cause = patch.pauseCause;
     if (patch.autoDeleteAt !== undefined) columns.auto_delete_at = patch.autoDeleteAt;
     if (patch.snapshotId !== undefined) columns.snapshot_id = patch.snapshotId;
+    if (patch.authorityId !== undefined) columns.authority_id = patch.authorityId;
     return columns;
   }
 }
@@ -298,6 +307,7 @@ function runtimeText({ runtime }: Sandbox['template']): string | null {
   return runtime === undefined ? null : JSON.stringify(runtime);
 }
 
-function envsOf(id: string): string {
+/** The place of the environment in a row. */
+export function envsOf(id: string): string {
   return `sandboxes/${id}/envs`;
 }

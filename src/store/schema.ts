@@ -18,6 +18,11 @@ export interface Schema {
   snapshots: SnapshotRow;
   volumes: VolumeRow;
   volume_locks: VolumeLockRow;
+  authorities: AuthorityRow;
+  secret_environments: SecretEnvironmentRow;
+  secrets: SecretRow;
+  secret_bindings: SecretBindingRow;
+  secret_uses: SecretUseRow;
   templates: TemplateRow;
   template_builds: TemplateBuildRow;
   template_artefacts: TemplateArtefactRow;
@@ -87,6 +92,7 @@ export interface SandboxRow {
   auto_delete_at: number | null;
   snapshot_id: string | null;
   source_snapshot_id: string | null;
+  authority_id: string | null;
 }
 
 export interface SnapshotRow {
@@ -105,6 +111,7 @@ export interface SnapshotRow {
   captured: string;
   policy: string;
   envs_sealed: string;
+  authority_id: string | null;
 }
 
 /**
@@ -178,6 +185,65 @@ export interface VolumeLockRow {
   /** SHA-256 of the token, hex. */
   token_hash: string;
   expires_at: number;
+}
+
+export interface AuthorityRow {
+  id: string;
+  certificate: string;
+  key_sealed: string;
+  created_at: number;
+}
+
+export interface SecretEnvironmentRow {
+  team_id: string;
+  name: string;
+  created_at: number;
+}
+
+export interface SecretRow {
+  id: string;
+  team_id: string;
+  environment: string;
+  name: string;
+  provider: string | null;
+  /** The whole list as JSON; the sealed value opens with exactly this text only. */
+  rules: string;
+  /** Null when it was deleted. */
+  value_sealed: string | null;
+  created_at: number;
+  updated_at: number;
+  rotated_at: number | null;
+  rotation_interval_days: number | null;
+  last_used_at: number | null;
+  deleted_at: number | null;
+}
+
+export interface SecretBindingRow {
+  id: string;
+  team_id: string;
+  sandbox_id: string;
+  secret_id: string;
+  variable: string;
+  stand_in_sealed: string;
+  when_used: string;
+  inherited: number;
+  created_at: number;
+  detached_at: number | null;
+}
+
+export interface SecretUseRow {
+  seq: Generated<number>;
+  at: number;
+  team_id: string;
+  secret_id: string;
+  sandbox_id: string;
+  method: string;
+  host: string;
+  path: string;
+  status: number;
+  upstream_status: number | null;
+  latency_ms: number;
+  error_code: string | null;
 }
 
 export interface TemplateRow {

@@ -1,11 +1,12 @@
-import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto';
-import { closeSync, existsSync, fstatSync, fsyncSync, linkSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
+import { createCipheriv, createDecipheriv, createHash, createHmac, randomBytes } from 'node:crypto';
+import { closeSync, existsSync, fstatSync, fsyncSync, linkSync, openSync, readSync, renameSync, unlinkSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { PaddockError } from '../core/errors.ts';
 
 const keyBytes = 32;
 const nonceBytes = 12;
 const tagBytes = 16;
+const rootPlace = 'store_facts/derivation_root';
 
 /**
  * Seals texts for storage with AES-256-GCM. A sealed text is `v1.<key id>.<base64url of nonce, ciphertext and tag>`; the
@@ -16,10 +17,14 @@ export class Sealer {
   /** Public name of the key: eight hex digits of its SHA-256. */
   readonly keyId: string;
   readonly #key: Buffer;
+  readonly #root: Buffer;
 
-  constructor(key: Buffer) {
+  /** @param root what other keys are derived from; without one it is made from the key itself. */
+  constructor(key: Buffer, root?: Buffer) {
     if (key.length !== keyBytes) throw new PaddockError('internal', `the master key must have ${keyBytes} bytes, not ${key.length}`);
     this.#key = key;
+    // HKDF's first half (RFC 5869). It is kept when the master key is replaced: tokens of sandboxes that run are derived from it.
+    this.#root = root ?? createHmac('sha256', 'paddock').update(key).digest();
     this.keyId = createHash('sha256').update('paddock key id').update(key).digest('hex').slice(0, 8);
   }
 
@@ -52,7 +57,17 @@ export class Sealer {
 
   /** Another key for another purpose (tokens, say), which says nothing about the master key. */
   derive(purpose: string): Buffer {
-    return Buffer.from(hkdfSync('sha256', this.#key, 'paddock', purpose, keyBytes));
+    return createHmac('sha256', this.#root).update(purpose).update(Buffer.of(1)).digest(); // HKDF's second half, of one block
+  }
+
+  /** The root of derived keys, to be kept sealed when another master key takes the place of this one. */
+  sealRootWith(next: Sealer): string {
+    return next.seal(rootPlace, this.#root.toString('hex'));
+  }
+
+  /** The same key with the root that a replaced one has left. */
+  withRoot(sealed: string): Sealer {
+    return new Sealer(this.#key, Buffer.from(this.open(rootPlace, sealed), 'hex'));
   }
 }
 
@@ -61,6 +76,7 @@ export class Sealer {
  * that existing rows were sealed with. Refuses a file that others may read.
  */
 export function loadSealer(file: string, expected: string | null): Sealer {
+  if (expected !== null) adoptNext(file, expected);
   if (!existsSync(file)) {
     if (expected !== null) {
       throw new PaddockError('internal', `the master key ${file} is missing, and the database holds values sealed with it (key ${expected}); put it back from a backup`);
@@ -72,6 +88,30 @@ export function loadSealer(file: string, expected: string | null): Sealer {
     throw new PaddockError('internal', `the master key in ${file} is ${sealer.keyId}, but the database was sealed with ${expected}; put the right one back from a backup`);
   }
   return sealer;
+}
+
+/** Where the key lies that is to take the place of the one in `file`. */
+export function nextKeyFile(file: string): string {
+  return `${file}.next`;
+}
+
+/** A new key beside the one in `file`; one that an earlier attempt left goes. */
+export function makeNextKey(file: string): Sealer {
+  const next = nextKeyFile(file);
+  if (existsSync(next)) unlinkSync(next);
+  writeKey(next);
+  return new Sealer(readKey(next));
+}
+
+/** The database is sealed with the next key already: a rotation got so far, and no further. The old key stays beside it. */
+function adoptNext(file: string, expected: string): void {
+  const next = nextKeyFile(file);
+  if (!existsSync(next)) return;
+  const old = existsSync(file) ? new Sealer(readKey(file)).keyId : null;
+  if (old === expected || new Sealer(readKey(next)).keyId !== expected) return;
+  if (old !== null && !existsSync(`${file}.${old}`)) linkSync(file, `${file}.${old}`);
+  renameSync(next, file);
+  syncDirectory(file);
 }
 
 function readKey(file: string): Buffer {

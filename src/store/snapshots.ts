@@ -1,7 +1,7 @@
 import type { ExpressionBuilder, Expression, Kysely, SqlBool } from 'kysely';
 import { PaddockError } from '../core/errors.ts';
 import type { CheckpointRef } from '../core/host.ts';
-import type { SandboxId, SnapshotId, TeamId } from '../core/ids.ts';
+import type { AuthorityId, SandboxId, SnapshotId, TeamId } from '../core/ids.ts';
 import type { Captured, Snapshot, SnapshotSource } from '../core/snapshot.ts';
 import type { SnapshotPage, SnapshotQuery, SnapshotStore } from '../core/store.ts';
 import { frozenJson, stored } from './fault.ts';
@@ -127,7 +127,8 @@ export class SqlSnapshots implements SnapshotStore {
       createdAt: row.created_at,
       readyAt: row.ready_at,
       captured: Object.freeze({
-        ...frozenJson<Omit<Captured, 'policy' | 'envs'>>(row.captured),
+        ...frozenJson<Omit<Captured, 'policy' | 'envs' | 'authorityId'>>(row.captured),
+        authorityId: row.authority_id as AuthorityId | null,
         policy: this.#policies.read(row.policy),
         envs: frozenJson<Captured['envs']>(this.#sealer.open(envsOf(row.id), row.envs_sealed)),
       }),
@@ -137,7 +138,7 @@ export class SqlSnapshots implements SnapshotStore {
 
 /** A snapshot as its row, also for whoever writes it together with something else. */
 export function snapshotRow(snapshot: Snapshot, sealer: Sealer, policies: Policies): SnapshotRow {
-  const { policy, envs, ...captured } = snapshot.captured;
+  const { policy, envs, authorityId, ...captured } = snapshot.captured;
   return {
     id: snapshot.id,
     team_id: snapshot.teamId,
@@ -151,11 +152,13 @@ export function snapshotRow(snapshot: Snapshot, sealer: Sealer, policies: Polici
     created_at: snapshot.createdAt,
     ready_at: snapshot.readyAt,
     captured: JSON.stringify(captured),
+    authority_id: authorityId,
     policy: policies.write(policy),
     envs_sealed: sealer.seal(envsOf(snapshot.id), JSON.stringify(envs)),
   };
 }
 
-function envsOf(id: string): string {
+/** The place of the environment in a row. */
+export function envsOf(id: string): string {
   return `snapshots/${id}/envs`;
 }

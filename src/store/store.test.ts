@@ -60,6 +60,7 @@ function sandbox(teamId: TeamId, changes: Partial<Sandbox> = {}): Sandbox {
     autoDeleteAt: null,
     snapshotId: null,
     sourceSnapshotId: null,
+    authorityId: null,
     generation: 1,
     guest: null,
     end: null,
@@ -232,7 +233,7 @@ describe('among very many tombstones', () => {
     raw.exec(`with recursive n(i) as (select 1 union all select i + 1 from n where i < 1200)
       insert into sandboxes select 'id-' || i, 'short-' || i, team_id, wire, state, template_id, template_name, template_digest, limits, default_user, metadata,
         envs_sealed, lifecycle, declared, policy, timeout_seconds, created_at, started_at, end_at, generation, guest, ended_at, end_reason, end_detail,
-        period_started_at, paused_at, auto_delete_at, pause_cause, snapshot_id, source_snapshot_id, name, template_runtime
+        period_started_at, paused_at, auto_delete_at, pause_cause, snapshot_id, source_snapshot_id, name, template_runtime, authority_id
       from n, sandboxes where id = '${one.id}'`);
     raw.close();
     assert.equal(await it.store.sandboxes.purge(2), 1201);

@@ -1,5 +1,7 @@
 import type { Kysely } from 'kysely';
 import type { EventStore, KeyStore, NetworkEventStore, PreviewPortStore, ProcessDeadlineStore, SandboxStore, SnapshotStore, Store, VolumeLockStore, VolumeStore } from '../core/store.ts';
+import type { AuthorityStore, BindingStore, SecretStore, SecretUseStore } from '../core/secrets/store.ts';
+import { SqlAuthorities } from './authorities.ts';
 import { openDatabase } from './database.ts';
 import { SqlEvents } from './events.ts';
 import { stored } from './fault.ts';
@@ -10,6 +12,9 @@ import { SqlProcessDeadlines } from './process-deadlines.ts';
 import { Policies } from './policies.ts';
 import { SqlSandboxes } from './sandboxes.ts';
 import type { Schema } from './schema.ts';
+import { SqlSecretBindings } from './secret-bindings.ts';
+import { SqlSecretUses } from './secret-uses.ts';
+import { SqlSecrets } from './secrets.ts';
 import { loadSealer, type Sealer } from './sealer.ts';
 import { SqlSnapshots } from './snapshots.ts';
 import type { BuildLogStore, LayerCache, TemplateStore } from '../core/templates/template.ts';
@@ -33,14 +38,21 @@ export interface StoreFiles {
 export async function openStore(files: StoreFiles): Promise<SqlStore> {
   const db = await openDatabase(files.database);
   try {
-    const known = await db.selectFrom('store_facts').select('value').where('name', '=', 'master_key_id').executeTakeFirst();
-    const sealer = loadSealer(files.masterKey, known?.value ?? null);
-    if (known === undefined) await db.insertInto('store_facts').values({ name: 'master_key_id', value: sealer.keyId }).execute();
-    return new SqlStore(db, sealer);
+    return new SqlStore(db, await openSealer(db, files.masterKey));
   } catch (error) {
     await db.destroy();
     return stored('open the store', () => Promise.reject(error));
   }
+}
+
+/** The key that the rows are sealed with, made when there are none yet. */
+export async function openSealer(db: Kysely<Schema>, masterKey: string): Promise<Sealer> {
+  const facts = new Map((await db.selectFrom('store_facts').selectAll().execute()).map(({ name, value }) => [name, value]));
+  const known = facts.get('master_key_id');
+  const sealer = loadSealer(masterKey, known ?? null);
+  if (known === undefined) await db.insertInto('store_facts').values({ name: 'master_key_id', value: sealer.keyId }).execute();
+  const root = facts.get('derivation_root');
+  return root === undefined ? sealer : sealer.withRoot(root);
 }
 
 export class SqlStore implements Store {
@@ -56,6 +68,10 @@ export class SqlStore implements Store {
   readonly buildLogs: BuildLogStore;
   readonly layerCache: LayerCache;
   readonly keys: KeyStore;
+  readonly secrets: SecretStore;
+  readonly secretBindings: BindingStore;
+  readonly secretUses: SecretUseStore;
+  readonly authorities: AuthorityStore;
   readonly #db: Kysely<Schema>;
   readonly #sealer: Sealer;
 
@@ -75,6 +91,10 @@ export class SqlStore implements Store {
     this.buildLogs = new SqlBuildLogs(db);
     this.layerCache = new SqlLayerCache(db);
     this.keys = new SqlKeys(db);
+    this.secrets = new SqlSecrets(db, sealer);
+    this.secretBindings = new SqlSecretBindings(db, sealer);
+    this.secretUses = new SqlSecretUses(db);
+    this.authorities = new SqlAuthorities(db, sealer);
   }
 
   /** A 32-byte key for one purpose, derived from the master key: the same after every start. */

@@ -260,10 +260,12 @@ function templateIn(captured: string): { readonly id: string; readonly digest: s
   return (JSON.parse(captured) as { template: { id: string; digest: string } }).template;
 }
 
-function specOf(id: string): string {
+/** The place of a specification in its row. */
+export function specOf(id: string): string {
   return `templates/${id}/spec`;
 }
 
-function surroundingsOf(id: string): string {
+/** The place of what a template says of processes in its row. */
+export function surroundingsOf(id: string): string {
   return `template_artefacts/${id}/surroundings`;
 }

@@ -196,27 +196,6 @@ test('the system templates are listed, found by name and by id, and have what th
   assert.match(seen.outputs['superserve/node-22']!, /^0 v22\..*\n10\..*\n10\..*\nVersion /s);
 });
 
-test('what this version does not have is a SandboxError that says so, and is not tried again', async () => {
-  const seen = await gateway.run(async ({ Secret, Provider }) => {
-    const failed = async (work: () => Promise<unknown>): Promise<unknown[]> => {
-      const started = Date.now();
-      try {
-        return [await work()];
-      } catch (error) {
-        const { statusCode, code, message } = error as { statusCode?: number; code?: string; message: string };
-        return [statusCode, code, message, Date.now() - started < 1000];
-      }
-    };
-    return {
-      secret: await failed(() => Secret.create({ name: 'S', value: 'v', provider: 'openai' })),
-      secrets: await Secret.list(),
-      providers: await Provider.list(),
-    };
-  });
-  assert.deepEqual(seen.secret, [422, 'feature_disabled', 'Secrets: not available in this version of Paddock.', true]);
-  assert.deepEqual([seen.secrets, seen.providers], [[], []]);
-});
-
 test('a command that is lost with its sandbox is an error, never exit code 0', async () => {
   const seen = await gateway.run(async ({ Sandbox }) => {
     const failed = (work: Promise<unknown>): Promise<string> => work.then((result) => JSON.stringify(result), (error: Error) => `${error.name}: ${error.message}`);

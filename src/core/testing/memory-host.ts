@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PaddockError } from '../errors.ts';
-import type { CheckpointOptions, CheckpointRef, Guest, GuestDeath, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery, RestoreSpec } from '../host.ts';
+import type { CheckpointOptions, CheckpointRef, Guest, GuestDeath, GuestIdentity, GuestRef, GuestSpec, GuestUsage, Host, KnownGuest, Recovery, RestoreSpec } from '../host.ts';
 import type { SandboxId } from '../ids.ts';
 import type { ConnectionEvent } from '../network/egress.ts';
-import type { InspectionEvent } from '../network/inspection.ts';
+import type { Inspection, InspectionEvent } from '../network/inspection.ts';
 import type { NetworkPolicy } from '../network/rules.ts';
+import type { Limits } from '../template.ts';
 import { MemoryGuest } from './memory-guest.ts';
 
 /** A machine made of memory, for tests of the core. It checks what a real one relies on, and outlives the core that uses it. */
@@ -13,10 +14,14 @@ export class MemoryHost implements Host {
   readonly specs: GuestSpec[] = [];
   /** What is in force. */
   readonly networks = new Map<SandboxId, NetworkPolicy>();
+  readonly inspections = new Map<SandboxId, Inspection | null>();
+  /** Who each guest was told it is, last. */
+  readonly identities = new Map<SandboxId, GuestIdentity>();
   /** Called while a guest is made and ended; may wait or throw. */
   onProvision: (spec: GuestSpec, signal: AbortSignal) => Promise<void> = async () => undefined;
   onDestroy: (id: SandboxId) => Promise<void> = async () => undefined;
   onSetNetwork: (id: SandboxId, policy: NetworkPolicy) => Promise<void> = async () => undefined;
+  onSetInspection: (id: SandboxId, inspection: Inspection | null) => Promise<void> = async () => undefined;
   /** What is saved: the guest as it was, and the token it had. */
   readonly saved = new Map<string, { readonly ref: CheckpointRef; readonly guest: MemoryGuest; readonly token: string }>();
   readonly restored: RestoreSpec[] = [];
@@ -41,6 +46,8 @@ export class MemoryHost implements Host {
     try {
       this.specs.push(spec);
       this.networks.set(id, spec.network);
+      this.inspections.set(id, spec.inspection ?? null);
+      this.identities.set(id, spec.identity);
       await this.onProvision(spec, signal);
       signal.throwIfAborted();
       this.guests.set(id, new MemoryGuest());
@@ -92,6 +99,8 @@ export class MemoryHost implements Host {
       this.guests.get(id)?.die();
       this.guests.set(id, saved.guest.copy());
       this.networks.set(id, spec.network);
+      this.inspections.set(id, spec.inspection ?? null);
+      this.identities.set(id, spec.identity);
       this.#tokens.set(id, spec.identity.agentToken);
       return this.#ref(id);
     } finally {
@@ -135,7 +144,12 @@ export class MemoryHost implements Host {
     for (const id of this.guests.keys()) if (!known.has(id)) this.guests.delete(id);
     this.held.clear();
     this.networks.clear();
-    for (const [id, { network }] of known) if (this.guests.has(id)) this.networks.set(id, network);
+    this.inspections.clear();
+    for (const [id, { network, inspection }] of known) {
+      if (!this.guests.has(id)) continue;
+      this.networks.set(id, network);
+      this.inspections.set(id, inspection ?? null);
+    }
     return found;
   }
 
@@ -171,6 +185,19 @@ export class MemoryHost implements Host {
     this.memory(id);
     await this.onSetNetwork(id, policy);
     this.networks.set(id, policy);
+  }
+
+  async setInspection(id: SandboxId, inspection: Inspection | null): Promise<void> {
+    this.memory(id);
+    await this.onSetInspection(id, inspection);
+    this.inspections.set(id, inspection);
+  }
+
+  async reidentify(identity: GuestIdentity, _limits: Limits, signal: AbortSignal): Promise<void> {
+    this.memory(identity.sandboxId);
+    signal.throwIfAborted();
+    this.identities.set(identity.sandboxId, identity);
+    this.#tokens.set(identity.sandboxId, identity.agentToken);
   }
 
   onDeath(listener: (id: SandboxId, death: GuestDeath) => void): void {
@@ -226,6 +253,8 @@ export class MemoryHost implements Host {
       checkpoints: () => reach(() => this.checkpoints()),
       assertRoom: (bytes) => reach(() => this.assertRoom(bytes)),
       setNetwork: (id, policy) => reach(() => this.setNetwork(id, policy)),
+      setInspection: (id, inspection) => reach(() => this.setInspection(id, inspection)),
+      reidentify: (identity, limits, signal) => reach(() => this.reidentify(identity, limits, signal)),
       usage: (id) => reach(() => this.usage(id)),
       onConnections: (listener) => this.onConnections(listener),
       onInspections: (listener) => this.onInspections(listener),

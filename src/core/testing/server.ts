@@ -14,6 +14,11 @@ import { Previews } from '../previews.ts';
 import type { Principal } from '../principal.ts';
 import { Processes } from '../processes.ts';
 import { Sandboxes } from '../sandboxes.ts';
+import { SecretAttachments } from '../secrets/attachments.ts';
+import { Authorities, type CertificateMaker } from '../secrets/authorities.ts';
+import { SecretBindings } from '../secrets/bindings.ts';
+import { Secrets } from '../secrets/secrets.ts';
+import { logSecretUses } from '../secrets/use-log.ts';
 import { defaultSettings, type CoreSettings } from '../settings.ts';
 import type { SandboxStore } from '../store.ts';
 import type { Template, TemplateCatalog } from '../template.ts';
@@ -91,10 +96,15 @@ export class Server {
   volumeFiles!: VolumeFiles;
   volumeLocks!: VolumeLocks;
   volumeCaptures!: VolumeCaptures;
+  secrets!: Secrets;
+  secretAttachments!: SecretAttachments;
+  /** Quicker than keys, and told apart. */
+  certificates: CertificateMaker = { authority: async () => ({ certificate: `certificate ${++this.#authorities}`, privateKey: `key ${this.#authorities}` }) };
   access!: Access;
   principal!: Principal;
 
   #session: ReturnType<MemoryHost['session']> | null = null;
+  #authorities = 0;
   #buildSession: ReturnType<MemoryBuildHost['session']> | null = null;
 
   private constructor(settings: Partial<CoreSettings>, templateSettings: Partial<TemplateSettings>) {
@@ -162,10 +172,14 @@ export class Server {
     await this.volumes.start();
     const slow = { ...store, close: () => store.close(), sandboxes: delayed(store.sandboxes, () => this.storeDelay()) };
     const shelf = new TemplateShelf(store.templates, this.catalog);
-    const sandboxes = new Sandboxes({ store: slow, host, templates: this.catalog, shelf, clock, tokens, settings, events, naming, volumes: new VolumeAttachments(this.volumes) });
+    const bindings = new SecretBindings({ store: slow, clock, events, authorities: new Authorities({ maker: this.certificates, clock }) });
+    const sandboxes = new Sandboxes({ store: slow, host, templates: this.catalog, shelf, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(this.volumes) });
     this.shelf = shelf;
     this.templates = new Templates({ store, host, buildHost, shelf, clock, tokens, events, settings: this.templateSettings, times: { pollEvery: 10, readyWithin: 400, settle: 100 }, report: () => undefined });
     sandboxes.onEnd((_id, { template }) => this.templates.ended(template));
+    this.secrets = new Secrets({ store: slow, clock, events, settings, arming: sandboxes.arming });
+    this.secretAttachments = new SecretAttachments({ store: slow, clock, events, bindings, arming: sandboxes.arming, find: (principal, ref) => sandboxes.get(principal, ref) });
+    logSecretUses({ store: slow, host });
     this.volumeCaptures = new VolumeCaptures({ volumes: this.volumes, sandboxes });
     this.networks = new Networks({ sandboxes, store: slow, host, clock, events, settings });
     this.store = store;

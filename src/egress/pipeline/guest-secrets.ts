@@ -1,5 +1,6 @@
-import type { SecretBinding, SecretHost, SecretRule } from '../../core/network/inspection.ts';
+import type { SecretBinding, SecretRule } from '../../core/network/inspection.ts';
 import { patternMatches } from '../../core/network/patterns.ts';
+import { ruleForHost } from '../../core/secrets/matching.ts';
 import { shortestPattern } from './matcher.ts';
 import { Needles, type Needle } from './needles.ts';
 
@@ -43,18 +44,7 @@ export class GuestSecrets {
 
 /** The rule that applies to a host: the first one that matches it. */
 export function ruleFor(binding: SecretBinding, host: string): SecretRule | null {
-  return binding.rules.find((rule) => rule.hosts.some((pattern) => hostMatches(pattern, host))) ?? null;
-}
-
-function hostMatches(pattern: SecretHost, host: string): boolean {
-  switch (pattern.kind) {
-    case 'name':
-      return pattern.name === host;
-    case 'one-level':
-      return host.endsWith(`.${pattern.suffix}`) && !host.slice(0, -pattern.suffix.length - 1).includes('.');
-    case 'regex':
-      return patternMatches(pattern, host);
-  }
+  return ruleForHost(binding.rules, host) ?? null;
 }
 
 function hasStandIn(binding: SecretBinding): boolean {

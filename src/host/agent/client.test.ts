@@ -335,7 +335,7 @@ test('a new identity is asked for with the token of before, and the new one coun
   assert.deepEqual(agent.requests.slice(1), ['POST /v1/identity token-of-the-tests', 'GET /v1/processes another-token']);
   assert.deepEqual(sent, {
     sandbox_id: 's2', token: 'another-token', hostname: 'sbx-2', machine_id: '', entropy: 'cmFuZG9t', default_user: 'user', sudo: true, env: {},
-    nameservers: ['8.8.8.8'], limits: { pids: 10, memory_bytes: 64 * 1024 * 1024 },
+    ca_certificate: '', nameservers: ['8.8.8.8'], limits: { pids: 10, memory_bytes: 64 * 1024 * 1024 },
   });
 });
 

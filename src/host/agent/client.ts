@@ -45,15 +45,23 @@ export class AgentClient implements Guest {
    * the guest the one it has. Also works while the client is held. On failure the guest may have either token.
    */
   async reidentify(identity: GuestIdentity, machineId: string, entropy: Uint8Array, limits: Limits, signal: AbortSignal): Promise<void> {
+    await this.#become(identity.agentToken, identityBody(identity, machineId, entropy, limits), signal);
+  }
+
+  /** The same guest, told anew what its processes get from now on. Leaves what its owner may have changed: its name, its resolver. */
+  async refresh(identity: GuestIdentity, limits: Limits, signal: AbortSignal): Promise<void> {
+    await this.#become(identity.agentToken, { ...identityBody(identity, '', new Uint8Array(), limits), hostname: '', nameservers: [] }, signal);
+  }
+
+  async #become(token: string, json: object, signal: AbortSignal): Promise<void> {
     const connection = this.#connection;
-    const json = identityBody(identity, machineId, entropy, limits);
     // When an answer is lost, which token is the right one now must be found out.
-    const tokens = [connection.token ?? '', identity.agentToken, connection.token ?? ''];
-    for (const [attempt, token] of tokens.entries()) {
+    const tokens = [connection.token ?? '', token, connection.token ?? ''];
+    for (const [attempt, tried] of tokens.entries()) {
       try {
-        const { body } = await connection.exchange({ method: 'POST', path: '/v1/identity', json, kind: 'host', token, signal });
+        const { body } = await connection.exchange({ method: 'POST', path: '/v1/identity', json, kind: 'host', token: tried, signal });
         assertSpoken(await readJson(body));
-        connection.token = identity.agentToken;
+        connection.token = token;
         return;
       } catch (reason) {
         const wasLost = connection.isBroken(reason, signal);
@@ -169,6 +177,7 @@ function identityBody(identity: GuestIdentity, machineId: string, entropy: Uint8
     default_user: identity.defaultUser,
     sudo: identity.sudo,
     env: identity.env,
+    ca_certificate: identity.certificate ?? '',
     nameservers: [nameServer],
     limits: { pids: limits.pids, memory_bytes: limits.memoryMb * 1024 * 1024 },
   };

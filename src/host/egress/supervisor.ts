@@ -39,6 +39,10 @@ export class EgressSupervisor implements Egress {
   readonly #log: HostLog;
   readonly #dir: string;
   readonly #entries = new Map<string, EgressEntry>();
+  /** Addresses of guests that are being saved. */
+  readonly #secluded = new Set<string>();
+  /** The last change of each entry that is under way. */
+  readonly #revising = new Map<string, Promise<void>>();
   /** Counts changes of the entries, so that none slips by while a table is being sent. */
   #version = 0;
   #connection: ControlConnection | null = null;
@@ -80,6 +84,7 @@ export class EgressSupervisor implements Egress {
   async admit(entry: EgressEntry): Promise<void> {
     const before = this.#entries.get(entry.address);
     this.#set(entry.address, entry);
+    this.#secluded.delete(entry.address);
     try {
       await (await this.#ready()).admit(entry);
     } catch (reason) {
@@ -89,8 +94,41 @@ export class EgressSupervisor implements Egress {
     }
   }
 
+  /**
+   * Changes the entry of an address, one change after the other. When it fails, the old one holds; with `keep` the new one comes with the next
+   * table, for changes that take something away.
+   */
+  async revise(address: string, change: (entry: EgressEntry) => EgressEntry, keep = false): Promise<void> {
+    const revising = this.#reviseAfter(this.#revising.get(address), address, change, keep);
+    this.#revising.set(address, revising);
+    try {
+      await revising;
+    } finally {
+      if (this.#revising.get(address) === revising) this.#revising.delete(address);
+    }
+  }
+
+  async #reviseAfter(earlier: Promise<void> | undefined, address: string, change: (entry: EgressEntry) => EgressEntry, keep: boolean): Promise<void> {
+    await earlier?.catch(() => undefined);
+    const before = this.#entries.get(address);
+    if (before === undefined) throw new PaddockError('gone', 'the sandbox has ended');
+    const entry = change(before);
+    this.#set(address, entry);
+    try {
+      await (await this.#ready()).admit(this.#asTold(entry));
+    } catch (reason) {
+      if (!keep && this.#entries.get(address) === entry) this.#set(address, before);
+      throw new PaddockError('no_capacity', `the network rules could not be put in force: ${(reason as Error).message}`, { retryAfterSeconds: 2 }, { cause: reason });
+    }
+  }
+
+  #asTold(entry: EgressEntry): EgressEntry {
+    return this.#secluded.has(entry.address) ? { ...entry, secluded: true } : entry;
+  }
+
   async expel(address: string): Promise<void> {
     this.#set(address, undefined);
+    this.#secluded.delete(address);
     // Without a connection nothing of it can leave, and the next table does not have it.
     await this.#connection?.expel(address).catch((reason: unknown) => this.#log.warn({ err: reason, address }, 'an address could not be expelled from the egress'));
   }
@@ -98,11 +136,14 @@ export class EgressSupervisor implements Egress {
   /** Cuts what is open from this address, and lets nothing out until `reopen` or another `admit`. Without a connection nothing leaves anyway. */
   async seclude(address: string): Promise<void> {
     const entry = this.#entries.get(address);
-    if (entry !== undefined) await this.#tell({ ...entry, secluded: true });
+    if (entry === undefined) return;
+    this.#secluded.add(address);
+    await this.#tell(this.#asTold(entry));
   }
 
   /** Takes a `seclude` back. */
   async reopen(address: string): Promise<void> {
+    this.#secluded.delete(address);
     const entry = this.#entries.get(address);
     if (entry !== undefined) await this.#tell(entry);
   }
@@ -229,7 +270,7 @@ export class EgressSupervisor implements Egress {
   async #sendTable(connection: ControlConnection): Promise<void> {
     for (let sent = -1; sent !== this.#version; ) {
       sent = this.#version;
-      for (const failure of await connection.table([...this.#entries.values()])) this.#log.error(failure, 'the rules of a sandbox could not be put in force; it reaches nothing');
+      for (const failure of await connection.table([...this.#entries.values()].map((entry) => this.#asTold(entry)))) this.#log.error(failure, 'the rules of a sandbox could not be put in force; it reaches nothing');
     }
   }
 

@@ -5,6 +5,7 @@ import { snapshots } from './003-snapshots.ts';
 import { namesAndPreviews } from './004-names-and-previews.ts';
 import { volumes } from './005-volumes.ts';
 import { templates } from './006-templates.ts';
+import { secrets } from './007-secrets.ts';
 
 /** One step of the schema. Steps are never edited once released; a change is a new step. */
 export interface Migration {
@@ -14,4 +15,4 @@ export interface Migration {
   up(db: Kysely<any>): Promise<void>;
 }
 
-export const migrations: readonly Migration[] = [firstTables, networkLog, snapshots, namesAndPreviews, volumes, templates];
+export const migrations: readonly Migration[] = [firstTables, networkLog, snapshots, namesAndPreviews, volumes, templates, secrets];

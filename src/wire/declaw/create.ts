@@ -2,9 +2,10 @@ import type { CreateSandbox } from '../../core/create-input.ts';
 import type { CreateFromSnapshot } from '../../core/forks.ts';
 import type { Lap } from '../../core/host.ts';
 import { PaddockError } from '../../core/errors.ts';
-import { assertEnforceable } from '../../core/policy.ts';
+import type { TeamId } from '../../core/ids.ts';
 import type { Declared, Lifecycle } from '../../core/sandbox.ts';
 import { policyRequest } from './policy.ts';
+import { secretsOf } from './vault-refs.ts';
 import type { CreateBodyType } from './schemas/sandboxes.ts';
 
 /** Seconds a sandbox lives when its create does not say. */
@@ -13,12 +14,13 @@ export const defaultTimeoutSeconds = 300;
 /**
  * A create of this wire in the words of the core.
  *
+ * @param teamId the caller's, whose secrets it may name.
  * @param body the checked body, without nulls.
  * @param received the body as it came, for the echo.
  * @param lap hears of the stages of the create.
  * @throws PaddockError naming the field that cannot be used.
  */
-export function createInput(body: CreateBodyType, received: Readonly<Record<string, unknown>>, lap: Lap): CreateSandbox {
+export function createInput(teamId: TeamId, body: CreateBodyType, received: Readonly<Record<string, unknown>>, lap: Lap): CreateSandbox {
   if (body.resources !== undefined) {
     throw new PaddockError('permission_denied', 'resources cannot be chosen for a sandbox: they come from its template.', { field: 'resources' });
   }
@@ -31,6 +33,7 @@ export function createInput(body: CreateBodyType, received: Readonly<Record<stri
     lifecycle: lifecycleOf(body.lifecycle),
     declared: declaredBy(received),
     policy: policyRequest(body),
+    secrets: secretsOf(body.vault_refs ?? {}, teamId),
     defaultUser: 'user',
     lap,
   };
@@ -40,17 +43,17 @@ export function createInput(body: CreateBodyType, received: Readonly<Record<stri
  * A create from a snapshot. The clients name a template in every create, so that one says nothing here; what a snapshot holds
  * holds unless the request says otherwise.
  */
-export function createFromInput(body: CreateBodyType, received: Readonly<Record<string, unknown>>, lap: Lap): CreateFromSnapshot {
+export function createFromInput(teamId: TeamId, body: CreateBodyType, received: Readonly<Record<string, unknown>>, lap: Lap): CreateFromSnapshot {
   if (body.volumes !== undefined && body.volumes.length > 0) {
     throw new PaddockError('invalid_argument', 'volumes cannot be given together with snapshot_id: the sandbox has the files of the snapshot.', { field: 'volumes' });
   }
-  assertEnforceable({ vaultRefs: body.vault_refs ?? {} });
-  const { timeoutSeconds, metadata, envs, lifecycle, declared, policy } = createInput(body, received, lap);
+  const { timeoutSeconds, metadata, envs, lifecycle, declared, policy, secrets } = createInput(teamId, body, received, lap);
   return {
     wire: 'declaw',
     metadata,
     envs,
     lap,
+    ...(secrets === undefined ? {} : { secrets }),
     ...(body.timeout === undefined ? {} : { timeoutSeconds }),
     ...(body.lifecycle === undefined ? {} : { lifecycle }),
     ...(policy === undefined || (body.network === undefined && body.security === undefined) ? {} : { policy, declared }),

@@ -7,6 +7,8 @@ import type { Networks } from '../../core/networks.ts';
 import type { Ports } from '../../core/ports.ts';
 import type { Processes } from '../../core/processes.ts';
 import type { Sandboxes } from '../../core/sandboxes.ts';
+import type { SecretAttachments } from '../../core/secrets/attachments.ts';
+import type { Secrets } from '../../core/secrets/secrets.ts';
 import type { TemplateCatalog } from '../../core/template.ts';
 import type { Templates } from '../../core/templates/templates.ts';
 import type { Tokens } from '../../core/tokens.ts';
@@ -31,6 +33,8 @@ export interface DeclawDependencies {
   readonly volumeFiles: VolumeFiles;
   readonly volumeLocks: VolumeLocks;
   readonly volumeCaptures: VolumeCaptures;
+  readonly secrets: Secrets;
+  readonly secretAttachments: SecretAttachments;
   /** The built-in ones. */
   readonly templates: TemplateCatalog;
   readonly ownTemplates: Templates;

@@ -18,6 +18,7 @@ import { snapshotRoutes } from './routes/snapshots.ts';
 import { stdioRoutes } from './routes/stdio.ts';
 import { templateRoutes } from './routes/templates.ts';
 import { unavailableRoutes } from './routes/unavailable.ts';
+import { vaultRoutes } from './routes/vault.ts';
 import { volumeFileRoutes } from './routes/volume-files.ts';
 import { volumeRoutes } from './routes/volumes.ts';
 
@@ -61,6 +62,7 @@ export async function declawWire(instance: FastifyInstance, given: DeclawDepende
   volumeRoutes(app, deps);
   volumeFileRoutes(app, deps);
   templateRoutes(app, deps);
+  vaultRoutes(app, deps);
   await app.register(async (scope) => {
     leaveBodiesUnread(scope); // archives, for example: refused without being read
     unavailableRoutes(scope as Scope);

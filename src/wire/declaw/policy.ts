@@ -19,7 +19,6 @@ export function policyRequest(body: CreateBodyType): PolicyRequest {
   return {
     ...(body.network === undefined ? {} : { network: networkRequest(body.network) }),
     ...(body.security === undefined ? {} : { security: readSecurity(body.security) }),
-    ...(body.vault_refs === undefined ? {} : { vaultRefs: body.vault_refs }),
     ...(body.volumes === undefined ? {} : { volumes: body.volumes.map((volume, i) => attachment(volume, `volumes[${i}]`)) }),
   };
 }

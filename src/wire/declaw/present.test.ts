@@ -32,6 +32,7 @@ const running: Sandbox = {
   autoDeleteAt: null,
   snapshotId: null,
   sourceSnapshotId: null,
+  authorityId: null,
   generation: 1,
   guest: { runtime: 'gvisor', build: 'b', container: 'c', slot: 1, address: '10.88.0.5', agentPort: 49983, agentProtocol: 1, pid: 1, pidStart: '1', bootId: 'x' },
   end: null,

@@ -1,14 +1,15 @@
 import { Type, type Static } from 'typebox';
-import type { CreateSandbox } from '../../core/create-input.ts';
+import type { CreateSandbox, SecretsInput } from '../../core/create-input.ts';
 import type { CreateFromSnapshot } from '../../core/forks.ts';
 import type { Lap } from '../../core/host.ts';
 import type { SnapshotId } from '../../core/ids.ts';
 import { ruleTexts, type NetworkPolicy } from '../../core/network/rules.ts';
 import type { PolicyRequest } from '../../core/policy.ts';
 import type { EnforcedPolicy, Lifecycle } from '../../core/sandbox.ts';
+import { defaultEnvironment } from '../../core/secrets/names.ts';
 import type { TemplateCatalog } from '../../core/template.ts';
 import { bodyReader, optional, strict, StringMap, type Present } from './body.ts';
-import { badRequest, SuperserveError } from './errors.ts';
+import { badRequest } from './errors.ts';
 import { isUuid, templateUuid } from './ids.ts';
 import { assertAutoDeleteSeconds, assertEnvVars, assertMetadata, assertName, assertSecretBindings, assertTimeoutSeconds } from './limits.ts';
 import { Network, readNetwork } from './network-rules.ts';
@@ -40,7 +41,6 @@ export interface CreateRequest {
   readonly body: Present<Static<typeof CreateBody>>;
   readonly network: NetworkPolicy | null;
   readonly previews: 'public' | 'private' | undefined;
-  readonly snapshotId: SnapshotId | null;
 }
 
 /**
@@ -58,11 +58,14 @@ export function readCreate(received: unknown): CreateRequest {
   assertEnvVars(body.env_vars ?? {});
   const previews = readPreviewAccess(body.preview_access);
   assertSecretBindings(body.secrets ?? {}, body.env_vars ?? {});
-  const [secret] = Object.values(body.secrets ?? {});
-  if (secret !== undefined) throw new SuperserveError(400, 'secret_not_found', `there is no secret "${secret.slice(0, 128)}"; this version of Paddock has none yet`);
+  return { name, body, network, previews };
+}
+
+/** The rest, which the contract has behind the look at the secrets. */
+export function readOrigin({ body }: CreateRequest): SnapshotId | null {
   if (body.from_template !== undefined && body.from_snapshot !== undefined) throw badRequest('from_template', 'and from_snapshot exclude each other: give one of them');
   if (body.from_snapshot !== undefined && !isUuid(body.from_snapshot)) throw badRequest('from_snapshot', `must be a lowercase UUID, but is "${body.from_snapshot.slice(0, 80)}"`);
-  return { name, body, network, previews, snapshotId: (body.from_snapshot as SnapshotId | undefined) ?? null };
+  return (body.from_snapshot as SnapshotId | undefined) ?? null;
 }
 
 /** A create from a template in the words of the core. */
@@ -77,6 +80,7 @@ export function createInput({ name, body, network, previews }: CreateRequest, ca
     lifecycle: lifecycleOf(body, settings),
     declared: {},
     policy: { network: network === null ? {} : rulesOf(network), previews: previews ?? settings.previews },
+    secrets: secretsOf(body.secrets ?? {}),
     defaultUser: 'root',
     lap,
   };
@@ -96,12 +100,18 @@ export function createFromSnapshot({ name, body, network, previews }: CreateRequ
     name,
     metadata: body.metadata ?? {},
     envs: body.env_vars ?? {},
+    secrets: secretsOf(body.secrets ?? {}),
     policy,
     declared: {},
     ...(timeout === undefined || settings.timeout === 'hard_cap' ? {} : { timeoutSeconds: timeout }),
     ...(timed ? { lifecycle: lifecycleOf(body, settings) } : {}),
     lap,
   };
+}
+
+/** Their variables get texts that look like real keys; the secret goes where such a text is, and nowhere else. */
+function secretsOf(secrets: Readonly<Record<string, string>>): SecretsInput {
+  return { field: 'secrets', bindings: Object.entries(secrets).map(([variable, name]) => ({ variable, environment: defaultEnvironment, name, when: 'stand-in' })) };
 }
 
 /** Whatever `timeout_seconds` means, a period that is over ends in a pause: nothing else of this wire gives one. */

@@ -7,6 +7,8 @@ import type { Networks } from '../../core/networks.ts';
 import type { Previews } from '../../core/previews.ts';
 import type { Processes } from '../../core/processes.ts';
 import type { Sandboxes } from '../../core/sandboxes.ts';
+import type { SecretAttachments } from '../../core/secrets/attachments.ts';
+import type { Secrets } from '../../core/secrets/secrets.ts';
 import type { EventStore } from '../../core/store.ts';
 import type { TemplateCatalog } from '../../core/template.ts';
 import type { Templates } from '../../core/templates/templates.ts';
@@ -24,6 +26,8 @@ export interface SuperserveDependencies {
   readonly networks: Networks;
   readonly previews: Previews;
   readonly events: Pick<EventStore, 'search'>;
+  readonly secrets: Secrets;
+  readonly secretAttachments: SecretAttachments;
   /** The built-in ones. */
   readonly templates: TemplateCatalog;
   readonly ownTemplates: Templates;

@@ -46,7 +46,7 @@ const table: Readonly<Record<ErrorCode, readonly [status: number, code: string]>
 });
 
 /** Reasons of the core that this wire has a code of its own for. */
-const reasonsThatAreCodes: ReadonlySet<string> = new Set(['snapshot_not_ready', 'too_many_snapshots', 'too_many_snapshots_in_flight', 'too_many_builds', 'too_many_templates']);
+const reasonsThatAreCodes: ReadonlySet<string> = new Set(['secret_not_found', 'too_many_secrets', 'snapshot_not_ready', 'snapshot_in_progress', 'too_many_snapshots', 'too_many_snapshots_in_flight', 'too_many_builds', 'too_many_templates']);
 
 /** What the table says for the errors of fastify and node:http, which have a status but no code of ours. */
 const codeByStatus: Readonly<Record<number, ErrorCode>> = Object.freeze({ 404: 'not_found', 408: 'deadline_exceeded', 413: 'too_large' });

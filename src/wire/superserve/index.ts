@@ -19,6 +19,7 @@ import { lifecycleRoutes } from './routes/lifecycle.ts';
 import { observeRoutes } from './routes/observe.ts';
 import { previewRoutes } from './routes/previews.ts';
 import { notFound, sandboxRoutes } from './routes/sandboxes.ts';
+import { secretRoutes } from './routes/secrets.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
 import { templateRoutes } from './routes/templates.ts';
 import { unavailableRoutes } from './routes/unavailable.ts';
@@ -97,6 +98,7 @@ export class SuperserveWire {
       previewRoutes(scope, deps);
       observeRoutes(scope, deps);
       templateRoutes(scope, deps);
+      secretRoutes(scope, deps);
       unavailableRoutes(scope);
     });
   };

@@ -1,4 +1,5 @@
 import type { Sandbox } from '../../core/sandbox.ts';
+import type { NamedBinding } from '../../core/secrets/secret.ts';
 import { isReady, type Snapshot } from '../../core/snapshot.ts';
 import type { Template } from '../../core/template.ts';
 import { parseTemplateId, type OwnTemplate, type TemplateBuild } from '../../core/templates/template.ts';
@@ -34,6 +35,12 @@ export function presentSandbox(sandbox: Sandbox): Record<string, unknown> {
     // Not in the contract; clients ignore it, people ask for it: why a sandbox failed.
     ...(failed ? { failure_reason: sandbox.end.reason, failure_detail: sandbox.end.detail } : {}),
   };
+}
+
+/** Which secrets it has, never more of them than the name; nothing when it has none. */
+export function presentSecrets(bindings: readonly NamedBinding[]): Record<string, unknown> {
+  if (bindings.length === 0) return {};
+  return { secrets: bindings.map(({ variable, secretName, revoked }) => ({ env_key: variable, secret_name: secretName, ...(revoked ? { revoked } : {}) })) };
 }
 
 /** The snapshot object (contract, section 4.11). */

@@ -37,8 +37,8 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
         const { snapshot_id: from } = request.body;
         const sandbox =
           from === undefined
-            ? await sandboxes.create(request.principal, createInput(request.body, request.received, timing.lap), callerSignal(reply))
-            : await sandboxes.forks.createFrom(request.principal, parseSnapshotName(from), createFromInput(request.body, request.received, timing.lap), callerSignal(reply));
+            ? await sandboxes.create(request.principal, createInput(request.principal.teamId, request.body, request.received, timing.lap), callerSignal(reply))
+            : await sandboxes.forks.createFrom(request.principal, parseSnapshotName(from), createFromInput(request.principal.teamId, request.body, request.received, timing.lap), callerSignal(reply));
         // A client that is gone by now has never heard of it, unless it asks for the same one again by its key.
         reply.raw.once('close', () => {
           if (key === undefined && !reply.raw.writableFinished) sandboxes.killLater(request.principal, { id: sandbox.id }).catch(() => {}); // it has ended already

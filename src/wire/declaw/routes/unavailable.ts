@@ -7,8 +7,6 @@ import type { Scope } from '../dependencies.ts';
  * the SDKs, and a 404 would say that the sandbox is missing.
  */
 const unavailable: readonly (readonly [what: string, methods: readonly HTTPMethods[], paths: readonly string[]])[] = [
-  ['The vault and its teams', ['GET', 'POST', 'DELETE'], ['/teams', '/teams/*']],
-  ['The vault and its teams', ['GET'], ['/vault/presets']],
   ['Governance packs', ['GET'], ['/governance/packs', '/governance/packs/:name']],
   ['Accounts', ['GET'], ['/auth/me']],
   ['Accounts', ['GET', 'POST', 'DELETE'], ['/accounts', '/accounts/*']],

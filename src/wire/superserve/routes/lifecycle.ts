@@ -6,14 +6,14 @@ import { bodyReader, strict } from '../body.ts';
 import type { RouteDependencies, Scope } from '../dependencies.ts';
 import { SuperserveError } from '../errors.ts';
 import { parseId } from '../ids.ts';
-import { presentSandbox } from '../present.ts';
+import { presentSandbox, presentSecrets } from '../present.ts';
 import { statusOf } from '../status.ts';
 import { notFound, SandboxParams } from './sandboxes.ts';
 
 const readNothing = bodyReader(strict({}));
 
 /** Pause, resume and activate (contract, section 4.6). */
-export function lifecycleRoutes(app: Scope, { sandboxes, tokens }: RouteDependencies): void {
+export function lifecycleRoutes(app: Scope, { sandboxes, tokens, secretAttachments }: RouteDependencies): void {
   app.post('/sandboxes/:id/pause', { schema: { params: SandboxParams } }, async (request, reply) => {
     readNothing(request.body);
     const sandbox = await living(request.principal, request.params.id, 'paused');
@@ -40,7 +40,7 @@ export function lifecycleRoutes(app: Scope, { sandboxes, tokens }: RouteDependen
     readNothing(request.body);
     const { id } = await living(request.principal, request.params.id, 'activated');
     const sandbox = await withItsFiles(sandboxes.activate(request.principal, { id }));
-    return { ...presentSandbox(sandbox), access_token: tokens.issue(id) };
+    return { ...presentSandbox(sandbox), ...presentSecrets(await secretAttachments.list(sandbox)), access_token: tokens.issue(id) };
   });
 
   /** One that may change its state at all. */

@@ -1,4 +1,9 @@
 import { PaddockError } from '../../../core/errors.ts';
+import type { SandboxRef } from '../../../core/ids.ts';
+import type { ConnectionVerdict } from '../../../core/network/egress.ts';
+import type { LogQuery } from '../../../core/networks.ts';
+import type { Principal } from '../../../core/principal.ts';
+import type { ListedUse } from '../../../core/secrets/secret.ts';
 import type { EventCategory, EventQuery, ListedEvent, LoggedConnection } from '../../../core/store.ts';
 import { callerSignal } from '../../caller.ts';
 import { cursorOf, positionOf } from '../cursor.ts';
@@ -25,15 +30,23 @@ export function observeRoutes(app: Scope, { networks, events, files, sandboxes }
     const verdict = choice(raw, 'verdict', ['', 'allowed', 'blocked', 'failed'] as const, '');
     const sandbox = await sandboxes.get(request.principal, parseId(request.params.id));
     if (statusOf(sandbox) === 'deleted') throw notFound(request.params.id);
-    const page = await networks.connections(request.principal, parseId(request.params.id), {
+    const query = {
       limit: networkLimit(single(raw, 'limit')),
-      ...(verdict === '' ? {} : { verdict }),
       ...(since ? { since: parseTime('since', since) } : {}),
       ...(before ? { before: positionOf(before) ?? { at: parseTime('before', before, 'a next_cursor of the page before or ') } } : {}),
-    });
-    const last = page.items.at(-1);
-    return { data: page.items.map(presentConnection), next_cursor: page.more && last !== undefined ? cursorOf(last) : null, has_more: page.more };
+    };
+    if (verdict !== '') return connectionsOnly(request.principal, parseId(request.params.id), verdict, query);
+    const { items, next } = await networks.log(request.principal, parseId(request.params.id), query);
+    return { data: items.map((each) => (each.kind === 'connection' ? presentConnection(each.connection) : presentRequest(each.use))), next_cursor: next === null ? null : cursorOf(next), has_more: next !== null };
   });
+
+  /** Verdicts are about connections. */
+  async function connectionsOnly(principal: Principal, ref: SandboxRef, verdict: ConnectionVerdict, { before, ...query }: LogQuery): Promise<object> {
+    const place = before === undefined || 'at' in before ? before : (before.connection ?? undefined);
+    const page = await networks.connections(principal, ref, { ...query, verdict, ...(place === undefined ? {} : { before: place }) });
+    const last = page.items.at(-1);
+    return { data: page.items.map(presentConnection), next_cursor: page.more && last !== undefined ? cursorOf({ connection: last, request: null }) : null, has_more: page.more };
+  }
 
   app.get('/sandboxes/:id/files', { schema: { params: SandboxParams } }, async (request, reply) => {
     const path = readPath(single(request.query as RawQuery, 'path') || '/');
@@ -81,6 +94,23 @@ function presentConnection(event: LoggedConnection): object {
   };
 }
 
+/** A request in which a secret played a part. */
+function presentRequest(use: ListedUse): object {
+  return {
+    kind: 'request',
+    id: use.seq,
+    ts: new Date(use.at).toISOString(),
+    host: use.host,
+    method: use.method,
+    path: use.path,
+    status: use.status,
+    ...(use.upstreamStatus === null ? {} : { upstream_status: use.upstreamStatus }),
+    latency_ms: use.latencyMs,
+    secret_id: use.secretId,
+    ...(use.errorCode === null ? {} : { error_code: use.errorCode }),
+  };
+}
+
 /** Commands and file operations are too many for a list of what happened; the audit log has them. */
 const categories = {
   sandbox: ['lifecycle', 'admin', 'snapshot'],
@@ -109,7 +139,7 @@ function activityQuery(raw: RawQuery): EventQuery {
 }
 
 function presentActivity(event: ListedEvent): object {
-  const { durationMs, message, code, templateId, ...metadata } = event.detail;
+  const { durationMs, message, code, secretId, secretName, templateId, ...metadata } = event.detail;
   const failed = event.name.endsWith('_failed');
   return {
     id: String(event.seq),
@@ -119,6 +149,8 @@ function presentActivity(event: ListedEvent): object {
     status: failed ? 'error' : 'success',
     ...(typeof templateId === 'string' ? { template_id: templateId } : {}),
     ...(event.sandboxName ? { sandbox_name: event.sandboxName } : {}),
+    ...(typeof secretId === 'string' ? { secret_id: secretId } : {}),
+    ...(typeof secretName === 'string' ? { secret_name: secretName } : {}),
     ...(typeof durationMs === 'number' ? { duration_ms: durationMs } : {}),
     ...(failed ? { error: [code, message].filter((each) => typeof each === 'string').join(': ') } : {}),
     metadata,

@@ -10,16 +10,17 @@ import type { SandboxUpdate } from '../../../core/changes.ts';
 import { PaddockError } from '../../../core/errors.ts';
 import { ruleTexts } from '../../../core/network/rules.ts';
 import { goneError } from '../../../core/ended.ts';
+import { defaultEnvironment } from '../../../core/secrets/names.ts';
 import { ServerTiming } from '../../server-timing.ts';
 import { bodyReader, malformed, strict } from '../body.ts';
-import { createFromSnapshot, createInput, readCreate, readPreviewAccess, type CreateRequest } from '../create.ts';
+import { createFromSnapshot, createInput, readCreate, readOrigin, readPreviewAccess, type CreateRequest } from '../create.ts';
 import { SuperserveError } from '../errors.ts';
 import type { RouteDependencies, Scope } from '../dependencies.ts';
 import { parseId } from '../ids.ts';
 import { assertAutoDeleteSeconds, assertMetadata, assertTimeoutSeconds } from '../limits.ts';
 import { parseListQuery, type Listing, type RawQuery } from '../list-query.ts';
 import { Network, readNetwork } from '../network-rules.ts';
-import { presentSandbox } from '../present.ts';
+import { presentSandbox, presentSecrets } from '../present.ts';
 import { statusOf } from '../status.ts';
 
 export const SandboxParams = Type.Object({ id: Type.String() });
@@ -41,17 +42,19 @@ const pageSize = 500;
 
 /** Create, look up, list, change and delete (contract, sections 4.1 to 4.5). */
 export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
-  const { sandboxes, networks, templates, settings, tokens, stopping } = deps;
+  const { sandboxes, networks, templates, settings, tokens, stopping, secrets, secretAttachments } = deps;
 
   app.post('/sandboxes', async (request, reply) => {
     const timing = new ServerTiming();
     const asked = readCreate(request.body);
+    await secrets.assertNamed(request.principal, defaultEnvironment, Object.values(asked.body.secrets ?? {}));
+    const snapshotId = readOrigin(asked);
     // Not the caller's signal: a create whose client has left goes on, and is found by its name.
     const sandbox =
-      asked.snapshotId === null
+      snapshotId === null
         ? await fromTemplate(request.principal, createInput(asked, templates, settings, timing.lap))
-        : await fromSnapshot(request.principal, asked, asked.snapshotId, timing.lap);
-    return reply.code(201).header('server-timing', timing.header).send(withToken(sandbox));
+        : await fromSnapshot(request.principal, asked, snapshotId, timing.lap);
+    return reply.code(201).header('server-timing', timing.header).send(await withToken(sandbox));
   });
 
   app.get('/sandboxes', async (request, reply) => {
@@ -124,8 +127,8 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
     };
   }
 
-  function withToken(sandbox: Sandbox): object {
-    return { ...presentSandbox(sandbox), access_token: tokens.issue(sandbox.id) };
+  async function withToken(sandbox: Sandbox): Promise<object> {
+    return { ...presentSandbox(sandbox), ...presentSecrets(await secretAttachments.list(sandbox)), access_token: tokens.issue(sandbox.id) };
   }
 
   /** One that has been deleted is not found on this wire. */

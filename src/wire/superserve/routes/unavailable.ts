@@ -4,10 +4,6 @@ import { notAvailable } from '../errors.ts';
 
 /** Endpoints of the contract that this version does not have yet, told after authentication. */
 const unavailable: readonly (readonly [what: string, methods: readonly HTTPMethods[], paths: readonly string[]])[] = [
-  ['Secrets', ['POST'], ['/secrets', '/sandboxes/:id/secrets']],
-  ['Secrets', ['DELETE'], ['/sandboxes/:id/secrets/:envKey']],
-  ['Secrets', ['GET', 'PATCH', 'DELETE'], ['/secrets/:name']],
-  ['Secrets', ['GET'], ['/secrets/:name/audit', '/secrets/:name/sandboxes']],
   ['Teams and roles', ['GET', 'POST', 'DELETE'], ['/teams/*']],
   ['Billing', ['GET', 'POST'], ['/billing/*', '/stripe/*']],
 ];
@@ -25,7 +21,4 @@ export function unavailableRoutes(app: Scope): void {
       });
     }
   }
-  // There can be none yet, so these are the truth.
-  app.get('/secrets', async () => []);
-  app.get('/providers', async () => []);
 }
