@@ -26,6 +26,7 @@ test('an empty environment gives the documented defaults', () => {
     subnet: null,
     egress: { dnsUpstreams: [], upstreamProxy: null, extraCaFile: null },
     images: { internalRegistries: [], mirror: null },
+    unscanned: 'refuse',
     networkLogDays: 7,
     superserve: { timeout: 'hard_cap', previews: 'legacy_public', origins: [], addressRate: { perSecond: 200, burst: 800 }, teamRate: { perSecond: 100, burst: 400 } },
     logLevel: 'info',
@@ -52,6 +53,7 @@ const accepted: [string, string, (config: ReturnType<typeof parseConfig>['config
   ['PADDOCK_EXTRA_CA_FILE', '/etc/passwd', (config) => config.egress.extraCaFile, '/etc/passwd'],
   ['PADDOCK_INTERNAL_REGISTRIES', 'Reg.example, http://10.0.0.5:5000', (config) => config.images.internalRegistries, [{ secure: true, host: 'reg.example', port: 443 }, { secure: false, host: '10.0.0.5', port: 5000 }]],
   ['PADDOCK_REGISTRY_MIRROR', 'https://mirror.example:8443', (config) => config.images.mirror, { secure: true, host: 'mirror.example', port: 8443 }],
+  ['PADDOCK_UNSCANNED', 'pass', (config) => config.unscanned, 'pass'],
   ['PADDOCK_NETWORK_LOG_DAYS', '30', (config) => config.networkLogDays, 30],
   ['PADDOCK_SUPERSERVE_TIMEOUT', 'auto_pause', (config) => config.superserve.timeout, 'auto_pause'],
   ['PADDOCK_SUPERSERVE_PREVIEWS', 'public', (config) => config.superserve.previews, 'public'],
@@ -93,6 +95,7 @@ const refused: [string, string, string][] = [
   ['PADDOCK_REGISTRY_MIRROR', 'https://me:secret@a.example', 'PADDOCK_REGISTRY_MIRROR must not have a login in it: images are asked for with the login of their template.'],
   ['PADDOCK_REGISTRY_MIRROR', '127.1:5000', 'PADDOCK_REGISTRY_MIRROR must be host or host:port with a name or an IPv4 address, such as registry.example:5000 or http://10.0.0.5:5000, but has "127.1:5000".'],
   ['PADDOCK_EXTRA_CA_FILE', '/no/such/ca.pem', 'PADDOCK_EXTRA_CA_FILE names /no/such/ca.pem, and there is no such file.'],
+  ['PADDOCK_UNSCANNED', 'open', 'PADDOCK_UNSCANNED must be one of refuse, pass, but is "open".'],
   ['PADDOCK_NETWORK_LOG_DAYS', '0', 'PADDOCK_NETWORK_LOG_DAYS must be a whole number from 1 to 90, but is "0".'],
   ['PADDOCK_LOG_LEVEL', 'loud', 'PADDOCK_LOG_LEVEL must be one of fatal, error, warn, info, debug, trace, silent, but is "loud".'],
 ];

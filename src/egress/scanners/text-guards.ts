@@ -18,6 +18,9 @@ export class TextRefused extends Error {
 export interface InvisibleTextPolicy {
   readonly action: 'strip' | 'block' | 'log_only';
   readonly detectZeroWidth: boolean;
+  /** Called with why a text cannot be read; it passes when this returns. Without it, it is refused unless it is only looked at. */
+  readonly unreadable?: (why: string) => void;
+  readonly binary?: () => void;
 }
 
 /** What one body goes through that is searched for hidden text. */
@@ -25,14 +28,15 @@ export class InvisibleTextGuard implements PartFilter {
   readonly #filters: InvisibleTextFilter[] = [];
   readonly #body: PartFilter;
 
-  constructor(contentType: string, { action, detectZeroWidth }: InvisibleTextPolicy) {
+  constructor(contentType: string, { action, detectZeroWidth, unreadable, binary }: InvisibleTextPolicy) {
     this.#body = textFilter(contentType, {
       make: (syntax) => {
         const filter = new InvisibleTextFilter({ syntax, strip: action === 'strip', detectZeroWidth });
         this.#filters.push(filter);
         return action === 'block' ? checked(filter, () => refuseHidden(filter.findings)) : filter;
       },
-      unreadable: (why) => refuseUnreadable(why, action),
+      unreadable: unreadable ?? ((why) => refuseUnreadable(why, action)),
+      ...(binary === undefined ? {} : { binary }),
     });
   }
 
