@@ -29,6 +29,7 @@ test('an empty environment gives the documented defaults', () => {
     unscanned: 'refuse',
     networkLogDays: 7,
     superserve: { timeout: 'hard_cap', previews: 'legacy_public', origins: [], addressRate: { perSecond: 200, burst: 800 }, teamRate: { perSecond: 100, burst: 400 } },
+    metrics: 'key',
     logLevel: 'info',
   });
   assert.deepEqual(warnings, []);

@@ -39,6 +39,8 @@ export interface Config {
   readonly unscanned: 'refuse' | 'pass';
   readonly superserve: SuperserveConfig;
   readonly logLevel: LogLevel;
+  /** Who may read the figures at `/metrics`. */
+  readonly metrics: 'key' | 'open' | 'off';
 }
 
 /** How the server itself reaches the internet on behalf of its sandboxes. */
@@ -165,6 +167,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_SUPERSERVE_ORIGINS', default: '', meaning: 'Origins of web pages that may use the data plane of the Superserve API, such as https://console.example.com, several with commas.' },
   { name: 'PADDOCK_SUPERSERVE_ADDRESS_RATE', default: '200:800', meaning: 'Requests per second of one client address on the Superserve API, and how many may come at once; 0 for no limit. Loopback is never limited.' },
   { name: 'PADDOCK_SUPERSERVE_TEAM_RATE', default: '100:400', meaning: 'The same for all requests of one team.' },
+  { name: 'PADDOCK_METRICS', default: 'key', meaning: 'Who may read /metrics: key (whoever has an API key), open (everybody who reaches the port) or off (nobody; nothing is counted).' },
   { name: 'PADDOCK_LOG_LEVEL', default: 'info', meaning: `What is logged to standard error: ${logLevels.join(', ')}.` },
 ]);
 
@@ -250,6 +253,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       addressRate: parseRate('PADDOCK_SUPERSERVE_ADDRESS_RATE', read('PADDOCK_SUPERSERVE_ADDRESS_RATE') ?? '200:800'),
       teamRate: parseRate('PADDOCK_SUPERSERVE_TEAM_RATE', read('PADDOCK_SUPERSERVE_TEAM_RATE') ?? '100:400'),
     }),
+    metrics: parseChoice('PADDOCK_METRICS', read('PADDOCK_METRICS') ?? 'key', ['key', 'open', 'off']),
     logLevel: parseChoice('PADDOCK_LOG_LEVEL', read('PADDOCK_LOG_LEVEL') ?? 'info', logLevels),
   });
   return { config, warnings: unknownVariables(env) };

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { Agent, request as sendRequest, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http';
+import { connect } from 'node:net';
 import { Readable } from 'node:stream';
 import { text as readText } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import { pino } from 'pino';
 import { base, Server as Core, until } from './core/testing/server.ts';
 import { Tokens } from './core/tokens.ts';
+import { requestId } from './request-context.ts';
 import { buildServer, type Server } from './server.ts';
 
 /** The whole HTTP side on a real socket, the real core on a real database; only the machine is made of memory. */
@@ -282,6 +284,34 @@ describe('the server', () => {
     assert.equal((await call('GET', `/sandboxes/${id}/ports/49983/`)).status, 403);
   });
 
+  test('whatever works for a request knows its id, behind the body of the request too', async () => {
+    const seen: (string | null)[] = [];
+    core.host.onProvision = async () => {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      seen.push(requestId());
+    };
+    const answers = await Promise.all([call('POST', '/sandboxes', { json: {} }), call('POST', '/sandboxes', { body: Readable.from(['{', '}']), headers: { 'content-type': 'application/json' } }), call('POST', '/superserve/sandboxes', { json: { name: 'x', from_template: 'base' }, headers: { 'x-api-key': key } })]);
+    core.host.onProvision = async () => undefined;
+    assert.deepEqual(new Set(seen), new Set(answers.map((each) => each.headers['x-request-id'])));
+    assert.equal(requestId(), null);
+  });
+
+  test('while it stops, what would begin is to be repeated elsewhere and what is short is answered', async () => {
+    const [other, there] = await serve(core);
+    const created = core.host.specs.length;
+    // Requests that are on their way when the stop begins.
+    const [create, list, ready] = await Promise.all(['POST /sandboxes', 'GET /sandboxes', 'GET /ready'].map((line) => halfSent(there, `${line} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\n`)));
+    const closing = other.close();
+    const answers = await Promise.all([create!.finish('Content-Length: 2\r\nContent-Type: application/json\r\n\r\n{}'), list!.finish('\r\n'), ready!.finish('\r\n')]);
+    await closing;
+    assert.match(answers[0]!, /^HTTP\/1\.1 503 .*\r\nretry-after: 1\r\n.*the server is stopping/is);
+    assert.match(answers[0]!, /connection: close/i);
+    assert.match(answers[1]!, /^HTTP\/1\.1 200 /);
+    assert.match(answers[2]!, /^HTTP\/1\.1 503 .*\{"status":"draining"\}/s);
+    assert.equal(core.host.specs.length, created);
+    await assert.rejects(call('GET', '/health', { to: there, headers: { connection: 'close' } }), /ECONNREFUSED/);
+  });
+
   test('a server that stops ends streams with an error and long commands with an answer that is not repeated', async () => {
     const [other, there] = await serve(core);
     const id = await create();
@@ -298,9 +328,23 @@ describe('the server', () => {
   });
 });
 
+/** Sends the beginning of a request; `finish` sends the rest and resolves to all that was answered. */
+async function halfSent(url: URL, beginning: string): Promise<{ finish: (rest: string) => Promise<string> }> {
+  const socket = connect(Number(url.port), url.hostname);
+  await new Promise<void>((resolve) => socket.write(beginning, () => resolve()));
+  await new Promise((resolve) => setTimeout(resolve, 50)); // until the server has seen it
+  return {
+    finish: (rest) => {
+      socket.write(rest);
+      return readText(socket);
+    },
+  };
+}
+
 async function serve(core: Core): Promise<[Server, URL]> {
   const server = await buildServer({
     access: core.access,
+    idempotency: core.idempotency,
     sandboxes: core.sandboxes,
     processes: core.processes,
     files: core.files,

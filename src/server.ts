@@ -1,15 +1,26 @@
-import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance, type FastifyReply } from 'fastify';
-import { createServer, type IncomingMessage } from 'node:http';
+import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PaddockError } from './core/errors.ts';
+import { FrontDoor } from './front-door.ts';
+import { requestId } from './request-context.ts';
+import { codeOf, operationsRoutes, wireOf } from './wire/operations.ts';
+import type { Figures, RequestMeasures } from './wire/request-measures.ts';
+import { collectRoutes } from './wire/openapi/document.ts';
+import { openApiRoutes } from './wire/openapi/pages.ts';
 import { listRoutes, type RouteTable } from './wire/route-table.ts';
 import { DataPlane } from './wire/data-plane.ts';
+import { authenticate } from './wire/declaw/authenticate.ts';
+import { answerTo } from './wire/declaw/errors.ts';
 import { declawWire } from './wire/declaw/index.ts';
 import type { NamingTable } from './core/identity.ts';
 import type { DeclawDependencies } from './wire/declaw/dependencies.ts';
 import { declawNaming } from './wire/declaw/naming.ts';
+import { declawProtocol } from './wire/declaw/openapi.ts';
 import { HostEntrance, PortEntrance } from './wire/declaw/ports.ts';
 import { SuperserveWire } from './wire/superserve/index.ts';
+import { superserveProtocol } from './wire/superserve/openapi.ts';
 import { superserveNaming } from './wire/superserve/naming.ts';
 import type { SuperserveDependencies } from './wire/superserve/dependencies.ts';
 
@@ -19,6 +30,10 @@ export interface ServerDependencies extends Omit<DeclawDependencies, 'stopping'>
   readonly superserve: Omit<SuperserveDependencies, 'stopping' | keyof DeclawDependencies>;
   readonly log: FastifyBaseLogger;
   readonly version: string;
+  /** The port, when it is open already; otherwise one is made. */
+  readonly door?: FrontDoor;
+  /** What is counted, and who may read it besides those who have a key; without it there is nothing at `/metrics`. */
+  readonly metrics?: Figures & { readonly requests: RequestMeasures; readonly open: boolean };
 }
 
 /** The HTTP side of Paddock: one port, a wire per protocol, and the data plane in front of them. */
@@ -53,14 +68,18 @@ const limits = {
 export async function buildServer(deps: ServerDependencies): Promise<Server> {
   const draining = new AbortController();
   const expired = new AbortController();
-  const newId = requestIds();
+  const newId = (): string => requestId() ?? '-';
+  const door = deps.door ?? openDoor(deps.version);
+  const measures = deps.metrics?.requests;
   const stopping = { draining: draining.signal, expired: expired.signal };
   const superserve = new SuperserveWire({ ...deps, ...deps.superserve, stopping }, (err) => deps.log.error({ err }, 'a WebSocket failed'));
   const dataPlane = new DataPlane([superserve.previews, new HostEntrance(deps), new PortEntrance(deps)], newId, (err, reqId) => deps.log.error({ err, reqId }, 'port traffic failed'));
+  let answer: RequestListener = () => {};
   const app = Fastify({
     loggerInstance: deps.log,
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: newId,
+    childLoggerFactory: (logger) => logger, // every line names its request already
     exposeHeadRoutes: false, // a HEAD of a stream or a file would do all the work of a GET
     requestTimeout: limits.requestTimeout,
     keepAliveTimeout: limits.keepAliveTimeout,
@@ -74,43 +93,59 @@ export async function buildServer(deps: ServerDependencies): Promise<Server> {
     },
     clientErrorHandler: refuseConnection,
     serverFactory: (handler) => {
-      const server = createServer({ ...limits, shouldUpgradeCallback: (request) => superserve.sockets.claims(request) || dataPlane.claims(request) }, (request, response) => {
+      answer = (request, response) => {
+        if (dataPlane.claims(request)) measurePort(measures, request, response);
         if (!dataPlane.handle(request, response)) handler(request, response);
-      });
-      server.on('upgrade', (request: IncomingMessage, socket, head) => {
-        const door = superserve.sockets.claims(request) ? superserve.sockets : dataPlane;
-        door.upgrade(request, socket, head);
-      });
-      return server;
+      };
+      return door.server;
     },
   });
   const routes = listRoutes(app);
+  const described = collectRoutes(app);
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
+    measures?.began();
+    if (measures !== undefined) reply.raw.once('close', () => measures.ended({ wire: wireOf(routeOf(request)), method: request.method, route: routeOf(request), status: reply.statusCode, seconds: reply.elapsedTime / 1000 }));
+    // What would begin now would be cut soon. Nothing has happened, so the next server can be asked the same.
+    if (draining.signal.aborted && (request.method === 'POST' || request.method === 'PUT')) throw new PaddockError('no_capacity', 'the server is stopping; try again in a moment', { retryAfterSeconds: 1 });
   });
+  if (measures !== undefined) app.addHook('onError', async (request, _reply, error) => measures.failed(wireOf(routeOf(request)), codeOf(error)));
   app.addHook('onResponse', async (request, reply) => {
     // The route's pattern, not the URL: that may hold paths and whatever else clients put there.
-    request.log.debug({ method: request.method, route: request.routeOptions.url, status: reply.statusCode, ms: Math.round(reply.elapsedTime * 10) / 10 }, 'request');
+    request.log.debug({ reqId: request.id, method: request.method, route: request.routeOptions.url, status: reply.statusCode, ms: Math.round(reply.elapsedTime * 10) / 10 }, 'request');
   });
-  app.get('/health', async () => ({ status: 'ok', version: deps.version }));
+  answerUnknownRoutes(app, routes);
+  operationsRoutes(app, {
+    version: deps.version,
+    readiness: () => door.readiness,
+    figures: deps.metrics ?? null,
+    admitToFigures: async (request) => {
+      if (deps.metrics?.open === false) await authenticate(deps.access, request.headers); // of any scope
+    },
+  });
+  openApiRoutes(app, { declaw: declawProtocol, superserve: superserveProtocol }, described, deps.version);
   await app.register(declawWire, { ...deps, stopping });
   await app.register(superserve.plugin);
-  answerUnknownRoutes(app, routes);
   await app.ready();
+  door.admit({
+    handle: answer,
+    upgrades: (request) => superserve.sockets.claims(request) || dataPlane.claims(request),
+    upgrade: (request, socket, head) => (superserve.sockets.claims(request) ? superserve.sockets : dataPlane).upgrade(request, socket, head),
+  });
 
   return {
     app,
-    listen: (host, port) => app.listen({ host, port }),
+    listen: (host, port) => door.listen(host, port),
     close: async () => {
       draining.abort();
       dataPlane.close();
       superserve.sockets.close();
-      const closed = app.close();
+      const closed = Promise.all([app.close(), door.close()]);
       const over = await Promise.race([closed.then(() => true), sleep(graceMs, false)]);
       if (over) return;
       expired.abort();
       await Promise.race([closed, sleep(lastAnswersMs)]);
-      app.server.closeAllConnections();
+      door.server.closeAllConnections();
       await closed;
     },
   };
@@ -129,8 +164,12 @@ function answerUnknownRoutes(app: FastifyInstance, routes: RouteTable): void {
   });
   // For what fails before or outside a wire, such as a URL that cannot be decoded.
   app.setErrorHandler(async (error, request, reply) => {
+    if (error instanceof PaddockError) {
+      const { status, headers, body } = answerTo(error, request.id);
+      return reply.code(status).headers(headers).send(body);
+    }
     const status = (error as { statusCode?: number }).statusCode ?? 500;
-    if (status >= 500) request.log.error({ err: error }, 'a request failed');
+    if (status >= 500) request.log.error({ reqId: request.id, err: error }, 'a request failed');
     return reply.code(status).send({ message: status >= 500 ? 'The server failed to answer this request.' : (error as Error).message, code: status >= 500 ? 'internal' : 'invalid_argument' });
   });
 }
@@ -151,8 +190,20 @@ function refuseConnection(error: NodeJS.ErrnoException, socket: Socket): void {
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
 }
 
-function requestIds(): () => string {
-  const start = Date.now().toString(36);
-  let count = 0;
-  return () => `${start}-${(++count).toString(36)}`;
+/** The port, closed. @param version is what `/health` says while nobody is at home. */
+export function openDoor(version: string): FrontDoor {
+  return new FrontDoor(version, limits);
+}
+
+/** The pattern of a request's route, below the wire's prefix; empty when there is none. */
+function routeOf(request: FastifyRequest): string {
+  return request.is404 ? '' : (request.routeOptions.url ?? '');
+}
+
+/** Traffic to programs inside sandboxes does not pass the router: all of it is one route. */
+function measurePort(measures: RequestMeasures | undefined, request: IncomingMessage, response: ServerResponse): void {
+  if (measures === undefined) return;
+  const begun = performance.now();
+  measures.began();
+  response.once('close', () => measures.ended({ wire: 'ports', method: request.method ?? 'GET', route: 'port', status: response.statusCode, seconds: (performance.now() - begun) / 1000 }));
 }

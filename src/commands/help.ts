@@ -11,8 +11,9 @@ export function helpText(): string {
   paddock stop --pause          also save every sandbox with its memory, for a reboot; the next start brings them back
   paddock stop --all            also end every sandbox and take everything off this machine but the data directory
   paddock doctor                look at everything a sandbox needs, and say what to do
-  paddock keys list             the API keys there are
-  paddock keys create <name>    make one; it is shown once
+  paddock keys list             the API keys there are, with their last use
+  paddock keys create <name> [--scope admin|write|read] [--expires 30d]
+                                make one; it is shown once
   paddock keys revoke <key id>  make one invalid
   paddock secrets rotate-key    seal everything anew with a new master key; with the server stopped
   paddock policy explain [--allow RULE]… [--deny RULE]… TARGET

@@ -1,3 +1,4 @@
+import { requestId } from '../request-context.ts';
 import { pino, type Logger } from 'pino';
 import type { LogLevel } from '../config.ts';
 
@@ -14,7 +15,7 @@ export interface ServerLog {
 export function openLog(level: LogLevel): ServerLog {
   const destination = pino.destination({ fd: 2, sync: false });
   destination.on('error', () => {}); // whoever read the log has left; the server goes on
-  const log = pino({ level, base: null, serializers: { err: describeError, req: () => undefined, res: () => undefined } }, destination);
+  const log = pino({ level, base: null, mixin: namedRequest, serializers: { err: describeError, req: () => undefined, res: () => undefined } }, destination);
   return {
     log,
     flush: () => {
@@ -27,8 +28,26 @@ export function openLog(level: LogLevel): ServerLog {
   };
 }
 
+/** What is logged while a request is answered names it, whichever part of the server says it. */
+function namedRequest(): object {
+  const reqId = requestId();
+  return reqId === null ? {} : { reqId };
+}
+
 function describeError(error: unknown): object {
-  if (!(error instanceof Error)) return { message: String(error) };
+  if (!(error instanceof Error)) return { message: withoutSecrets(String(error)) };
   const { code } = error as { code?: unknown };
-  return { type: error.name, message: error.message, ...(typeof code === 'string' ? { code } : {}), stack: error.stack, ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }) };
+  return { type: error.name, message: withoutSecrets(error.message), ...(typeof code === 'string' ? { code } : {}), stack: withoutSecrets(error.stack ?? ''), ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }) };
+}
+
+/**
+ * What an error of another program's may repeat: API keys, the credentials of an `Authorization`, and what a URL says besides its host and path.
+ * Nothing of ours puts them into a message; this is for what we call.
+ */
+export function withoutSecrets(text: string): string {
+  return text
+    .replaceAll(/\b(dcl|ss_live|ss_test)_[\w-]{8,}/g, '$1_[hidden]')
+    .replaceAll(/\b(bearer|basic) +[\w.~+/=-]{8,}/gi, '$1 [hidden]')
+    .replaceAll(/\b([a-z][a-z0-9+.-]*:\/\/)[^\s/@?#]+@/gi, '$1[hidden]@')
+    .replaceAll(/(:\/\/[^\s?#"']*)\?[^\s"']*/g, '$1?[hidden]');
 }

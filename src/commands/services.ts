@@ -3,7 +3,9 @@ import type { Config } from '../config.ts';
 import { Access } from '../core/access.ts';
 import { systemClock } from '../core/clock.ts';
 import { EventLog } from '../core/events.ts';
+import { Idempotency } from '../core/idempotency.ts';
 import { Files } from '../core/files.ts';
+import type { Measures } from '../core/measures.ts';
 import { Networks } from '../core/networks.ts';
 import { Ports } from '../core/ports.ts';
 import { Previews } from '../core/previews.ts';
@@ -40,6 +42,7 @@ export interface Services {
   readonly host: LocalHost;
   readonly access: Access;
   readonly tokens: Tokens;
+  readonly idempotency: Idempotency;
   readonly sandboxes: Sandboxes;
   readonly processes: Processes;
   readonly files: Files;
@@ -62,8 +65,9 @@ export interface Services {
  * Opens store and host, and brings both together again: what was running is found, what is left over is removed.
  *
  * @param buildTemplate builds a template of the catalogue that is made on demand; without it there are none
+ * @param measures hears how the work goes
  */
-export async function openServices(config: Config, log: Logger, buildTemplate?: (name: string) => Promise<void>): Promise<Services> {
+export async function openServices(config: Config, log: Logger, buildTemplate?: (name: string) => Promise<void>, measures?: Measures): Promise<Services> {
   const store = await openDataStore(config);
   const undo: (() => Promise<void>)[] = [() => store.close()];
   const close = async (): Promise<void> => {
@@ -100,12 +104,12 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     authorities.keepReady();
     undo.push(async () => authorities.stop());
     const bindings = new SecretBindings({ store, clock, events, authorities, unscanned: config.unscanned });
-    const sandboxes = new Sandboxes({ store, host, templates: host.templates, shelf, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(volumes) });
+    const sandboxes = new Sandboxes({ measures, store, host, templates: host.templates, shelf, clock, tokens, settings, events, naming, bindings, volumes: new VolumeAttachments(volumes) });
     const { arming } = sandboxes;
     const secrets = new Secrets({ store, clock, events, settings, arming });
     const secretAttachments = new SecretAttachments({ store, clock, events, bindings, arming, find: (principal, ref) => sandboxes.get(principal, ref) });
     logInspections({ store, host, events });
-    const networks = new Networks({ sandboxes, store, host, clock, events, settings });
+    const networks = new Networks({ measures, sandboxes, store, host, clock, events, settings });
     await sandboxes.start();
     undo.push(() => sandboxes.stop());
     const report = (err: Error): void => log.warn({ err }, 'what templates no longer need could not be removed; it is tried again');
@@ -121,6 +125,7 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
       host,
       access,
       tokens,
+      idempotency: new Idempotency({ store, clock, secret: store.deriveKey('idempotency') }),
       sandboxes,
       processes,
       files: new Files({ sandboxes, settings, events }),

@@ -2,7 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config.ts';
 import { BuiltInTemplates } from './built-in-templates.ts';
 import { systemClock } from '../core/clock.ts';
-import { buildServer, type Server } from '../server.ts';
+import type { FrontDoor } from '../front-door.ts';
+import { Metrics } from '../metrics/prometheus.ts';
+import { buildServer, openDoor, type ServerDependencies } from '../server.ts';
 import { ensureStartKey, type StartKey } from './api-key.ts';
 import { announceServer, claimDataDir, ensureDataDir, OperatorError, withdrawServer } from './data-dir.ts';
 import { openLog } from './log.ts';
@@ -27,7 +29,12 @@ export async function start(config: Config, warnings: readonly string[]): Promis
   const stop = stopRequested();
   try {
     const builtIn = new BuiltInTemplates(config, log);
-    const services = await openServices(config, log, (name) => builtIn.build(name));
+    // Open before anything is found again, so that whoever asks hears that it comes.
+    const door = openDoor(version);
+    const url = await listen(door, config);
+    const metrics = config.metrics === 'off' ? null : new Metrics(version);
+    const services = await openServices(config, log, (name) => builtIn.build(name), metrics ?? undefined);
+    metrics?.ask({ sandboxes: () => services.store.sandboxes.countByState(), occupancy: () => services.host.occupancy() });
     try {
       const key = await ensureStartKey(services.access, config);
       const server = await buildServer({
@@ -45,9 +52,10 @@ export async function start(config: Config, warnings: readonly string[]): Promis
         cursorKey: services.store.deriveKey('list-cursors'),
         log,
         version,
+        door,
+        ...(metrics === null ? {} : { metrics: figuresOf(metrics, config.metrics === 'open') }),
       });
       try {
-        const url = await listen(server, config);
         announceServer(config.dataDir, url);
         process.stdout.write(greeting(url, key));
         log.info({ url, dataDir: config.dataDir, version }, 'ready');
@@ -80,9 +88,14 @@ async function bringBack({ sandboxes }: Services, log: Logger): Promise<void> {
   for (const { sandbox, error } of failed) log.error({ err: error, sandbox: sandbox.id }, 'a sandbox could not be resumed; it stays paused');
 }
 
-async function listen(server: Server, { listen: { host, port } }: Config): Promise<string> {
+/** The figures as the wires know them. */
+function figuresOf(metrics: Metrics, open: boolean): NonNullable<ServerDependencies['metrics']> {
+  return { contentType: metrics.contentType, text: () => metrics.text(), requests: metrics.requests, open };
+}
+
+async function listen(door: FrontDoor, { listen: { host, port } }: Config): Promise<string> {
   try {
-    const address = new URL(await server.listen(host, port));
+    const address = new URL(await door.listen(host, port));
     // A server on all addresses is reached through loopback from here.
     if (['0.0.0.0', '[::]'].includes(address.hostname)) address.hostname = '127.0.0.1';
     return address.origin;

@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { newRawKey } from './access.ts';
-import { Server } from './testing/server.ts';
+import { Server, until } from './testing/server.ts';
 
 describe('an API key', () => {
   it('opens until it is revoked, at once', async () => {
     await using server = await Server.start();
     const { key, raw } = await server.access.createKey('mine');
     assert.match(raw, /^dcl_[A-Za-z0-9]{40}$/);
-    assert.deepEqual(await server.access.authenticate(raw), { teamId: server.principal.teamId, keyId: key.id });
-    assert.deepEqual(await server.access.listKeys(), [key]);
+    assert.deepEqual(await server.access.authenticate(raw), { teamId: server.principal.teamId, keyId: key.id, scope: 'admin' });
+    const [listed] = await server.access.listKeys();
+    assert.ok(listed!.lastUsedAt! >= key.createdAt);
+    assert.deepEqual({ ...listed, lastUsedAt: null }, key);
     assert.equal(await server.access.revokeKey(key.id), true);
     await assert.rejects(server.access.authenticate(raw), { code: 'unauthenticated' });
     assert.equal(await server.access.revokeKey(key.id), false);
@@ -21,7 +23,7 @@ describe('an API key', () => {
     for (const raw of ['', newRawKey(), 'x'.repeat(100_000)]) await assert.rejects(server.access.authenticate(raw), { code: 'unauthenticated', message });
   });
 
-  it('is remembered for five seconds and not longer, also when the clock is set back', async () => {
+  it('is remembered for a second and not longer, also when the clock is set back', async () => {
     await using server = await Server.start();
     const { key, raw } = await server.access.createKey('mine');
     await server.access.authenticate(raw);
@@ -30,8 +32,30 @@ describe('an API key', () => {
     await server.access.authenticate(raw);
     server.clock.offset -= 3_600_000;
     await assert.rejects(server.access.authenticate(raw), { code: 'unauthenticated' });
-    server.clock.offset += 3_600_000 + 5001;
+    server.clock.offset += 3_600_000 + 1001;
     await assert.rejects(server.access.authenticate(raw), { code: 'unauthenticated' });
+  });
+
+  it('stops at its expiry to the millisecond, also when it was remembered', async () => {
+    await using server = await Server.start();
+    const { raw } = await server.access.createKey('short', { scope: 'read', expiresAt: server.clock.now() + 500 });
+    assert.equal((await server.access.authenticate(raw)).scope, 'read');
+    server.clock.offset += 501;
+    await assert.rejects(server.access.authenticate(raw), { code: 'unauthenticated' });
+  });
+
+  it('that is revoked or expires cuts what was opened with it, and nothing else', async () => {
+    await using server = await Server.start();
+    const [doomed, expiring, other] = [await server.access.createKey('a'), await server.access.createKey('b', { expiresAt: server.clock.now() + 60_000 }), await server.access.createKey('c')];
+    const cut: string[] = [];
+    const principals = await Promise.all([doomed, expiring, other].map(({ raw }) => server.access.authenticate(raw)));
+    for (const [i, name] of ['doomed', 'expiring', 'other'].entries()) server.access.follow(principals[i]!, () => cut.push(name));
+    server.access.follow(principals[0]!, () => cut.push('left'))();
+    await server.access.revokeKey(doomed.key.id);
+    assert.deepEqual(cut, ['doomed']);
+    server.clock.offset += 60_001;
+    await until('the expired one is cut', () => cut.length > 1);
+    assert.deepEqual(cut, ['doomed', 'expiring']);
   });
 
   it('that the operator chose is added once, and does not come back after it was revoked', async () => {

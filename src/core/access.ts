@@ -4,9 +4,13 @@ import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
 import type { TeamId } from './ids.ts';
 import type { Principal } from './principal.ts';
-import type { ApiKey, Store } from './store.ts';
+import type { ApiKey, KeyScope, Store } from './store.ts';
 
-const rememberedMs = 5000;
+const rememberedMs = 1000;
+/** How often the keys of open requests are looked at. */
+const followedEveryMs = 1000;
+/** How exact the last use is. */
+const usedEveryMs = 60_000;
 const mostRemembered = 1000;
 const longestKey = 512;
 const shortestKey = 8;
@@ -18,6 +22,10 @@ export class Access {
   readonly #events: EventLog | null;
   /** Keys that were good a moment ago, by hash. */
   readonly #remembered = new Map<string, { readonly principal: Principal; readonly until: number }>();
+
+  /** What is to be cut when a key becomes invalid, by key. */
+  readonly #followed = new Map<string, Set<() => void>>();
+  #looking: NodeJS.Timeout | null = null;
 
   constructor(deps: { readonly store: Store; readonly clock: Clock; readonly events?: EventLog }) {
     this.#store = deps.store;
@@ -33,14 +41,44 @@ export class Access {
     const known = this.#remembered.get(hash);
     if (known !== undefined && known.until > now && known.until <= now + rememberedMs) return known.principal;
     const key = await this.#store.keys.findByHash(hash);
-    if (key === null || key.revokedAt !== null || !timingSafeEqual(Buffer.from(key.hash, 'hex'), Buffer.from(hash, 'hex'))) {
+    if (key === null || key.revokedAt !== null || (key.expiresAt !== null && key.expiresAt <= now) || !timingSafeEqual(Buffer.from(key.hash, 'hex'), Buffer.from(hash, 'hex'))) {
       this.#remembered.delete(hash);
       throw unauthenticated();
     }
-    const principal: Principal = Object.freeze({ teamId: key.teamId, keyId: key.id });
+    const principal: Principal = Object.freeze({ teamId: key.teamId, keyId: key.id, scope: key.scope });
+    // Nobody waits for it, and a server that cannot write says so elsewhere.
+    if (key.lastUsedAt === null || key.lastUsedAt <= now - usedEveryMs) this.#store.keys.used(key.id, now).catch(() => undefined);
     if (this.#remembered.size >= mostRemembered) this.#remembered.clear();
-    this.#remembered.set(hash, { principal, until: now + rememberedMs });
+    this.#remembered.set(hash, { principal, until: Math.min(now + rememberedMs, key.expiresAt ?? Number.MAX_SAFE_INTEGER) });
     return principal;
+  }
+
+  /** Calls `cut` when the key is revoked or expires, within a second and whoever does it; no more once the function returned has been called. */
+  follow({ keyId }: Principal, cut: () => void): () => void {
+    let cuts = this.#followed.get(keyId);
+    if (cuts === undefined) this.#followed.set(keyId, (cuts = new Set()));
+    cuts.add(cut);
+    this.#looking ??= setInterval(() => void this.#look(), followedEveryMs).unref();
+    return () => {
+      cuts.delete(cut);
+      if (cuts.size === 0 && this.#followed.get(keyId) === cuts) this.#followed.delete(keyId);
+    };
+  }
+
+  /** A failure is tried again a second later. */
+  async #look(): Promise<void> {
+    if (this.#followed.size === 0) {
+      if (this.#looking !== null) clearInterval(this.#looking);
+      this.#looking = null;
+      return;
+    }
+    const invalid = await this.#store.keys.invalid([...this.#followed.keys()], this.#clock.now()).catch(() => []);
+    if (invalid.length > 0) this.#remembered.clear();
+    for (const keyId of invalid) {
+      const cuts = this.#followed.get(keyId) ?? [];
+      this.#followed.delete(keyId);
+      for (const cut of cuts) cut();
+    }
   }
 
   /**
@@ -59,10 +97,10 @@ export class Access {
   }
 
   /** A new key for the default team; `raw` cannot be shown again. */
-  async createKey(name: string): Promise<{ readonly key: ApiKey; readonly raw: string }> {
+  async createKey(name: string, { scope = 'admin', expiresAt = null }: { readonly scope?: KeyScope; readonly expiresAt?: number | null } = {}): Promise<{ readonly key: ApiKey; readonly raw: string }> {
     if (name === '' || name.length > 128) throw new PaddockError('invalid_argument', 'the name of an API key must have 1 to 128 characters', { field: 'name' });
     const raw = newRawKey();
-    return { key: await this.#insert(await this.#store.keys.defaultTeam(), name, hashOf(raw)), raw };
+    return { key: await this.#insert(await this.#store.keys.defaultTeam(), name, hashOf(raw), scope, expiresAt), raw };
   }
 
   /** Oldest first, revoked ones included. */
@@ -70,19 +108,20 @@ export class Access {
     return this.#store.keys.list(await this.#store.keys.defaultTeam());
   }
 
-  /** False when there is no such key, or it was revoked before. Other servers on the same data notice within 5 s. */
+  /** False when there is no such key, or it was revoked before. What is open with it is cut; other servers on the same data do that within a second. */
   async revokeKey(keyId: string): Promise<boolean> {
     const teamId = await this.#store.keys.defaultTeam();
     const revoked = await this.#store.keys.revoke(teamId, keyId, this.#clock.now());
     this.#remembered.clear();
+    await this.#look();
     if (revoked) this.#events?.ofTeam(teamId, 'key_revoked', { keyId });
     return revoked;
   }
 
-  async #insert(teamId: TeamId, name: string, hash: string): Promise<ApiKey> {
-    const key: ApiKey = Object.freeze({ id: `key-${randomUUID()}`, teamId, name, createdAt: this.#clock.now(), revokedAt: null });
+  async #insert(teamId: TeamId, name: string, hash: string, scope: KeyScope = 'admin', expiresAt: number | null = null): Promise<ApiKey> {
+    const key: ApiKey = Object.freeze({ id: `key-${randomUUID()}`, teamId, name, createdAt: this.#clock.now(), revokedAt: null, scope, expiresAt, lastUsedAt: null });
     await this.#store.keys.insert(key, hash);
-    this.#events?.ofTeam(teamId, 'key_created', { keyId: key.id });
+    this.#events?.ofTeam(teamId, 'key_created', { keyId: key.id, scope });
     return key;
   }
 }
@@ -103,7 +142,8 @@ function hashOf(rawKey: string): string {
 }
 
 function withoutHash(key: ApiKey): ApiKey {
-  return Object.freeze({ id: key.id, teamId: key.teamId, name: key.name, createdAt: key.createdAt, revokedAt: key.revokedAt });
+  const { id, teamId, name, createdAt, revokedAt, scope, expiresAt, lastUsedAt } = key;
+  return Object.freeze({ id, teamId, name, createdAt, revokedAt, scope, expiresAt, lastUsedAt });
 }
 
 function unauthenticated(): PaddockError {

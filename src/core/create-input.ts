@@ -1,5 +1,6 @@
 import { PaddockError } from './errors.ts';
 import type { Lap } from './host.ts';
+import type { Born } from './idempotency.ts';
 import { assertEnforceable, type PolicyRequest } from './policy.ts';
 import type { Declared, Lifecycle, WireName } from './sandbox.ts';
 import type { BindingRequest } from './secrets/bindings.ts';
@@ -26,6 +27,7 @@ export interface CreateSandbox {
   readonly defaultUser: string;
   /** Hears of the stages of the create, for whoever measures them. */
   readonly lap?: Lap;
+  readonly born?: Born | undefined;
 }
 
 /** Secrets as a request names them. */

@@ -68,6 +68,7 @@ export class Creation {
     using chosen = await shelf.choose(principal.teamId, input.templateName, settings);
     const { fill, mounts } = await this.#deps.volumes.prepare(principal, input.policy?.volumes ?? []);
     const boot: GuestMaker = async (unborn, equipment, aborted) => {
+      await input.born?.(unborn.id);
       const guest = await this.#guestOf(unborn, equipment, chosen, aborted, input.lap);
       if (fill === null) return guest;
       await fill(this.#deps.host.guest(unborn.id).files, aborted);

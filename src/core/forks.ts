@@ -7,7 +7,9 @@ import { PaddockError } from './errors.ts';
 import type { EventLog } from './events.ts';
 import type { Host, Lap } from './host.ts';
 import { newSandboxId, newShortId, type SandboxRef, type SnapshotId } from './ids.ts';
+import type { Born } from './idempotency.ts';
 import type { Keeping } from './keeping.ts';
+import { measured, type Measures } from './measures.ts';
 import type { ProcessClock } from './process-clock.ts';
 import { assertEnforceable, enforcedPolicy, withVolumes, type PolicyRequest } from './policy.ts';
 import type { Principal } from './principal.ts';
@@ -35,6 +37,7 @@ export interface CreateFromSnapshot extends CopyInput {
   readonly name?: string;
   readonly policy?: PolicyRequest;
   readonly declared?: Declared;
+  readonly born?: Born | undefined;
   /** Beside those of the snapshot's sandbox; the same variable gets this one. */
   readonly secrets?: SecretsInput;
 }
@@ -42,6 +45,7 @@ export interface CreateFromSnapshot extends CopyInput {
 type Copy = Omit<CreateFromSnapshot, 'policy'> & { readonly policy?: EnforcedPolicy };
 
 interface ForksDeps {
+  readonly measures: Measures | undefined;
   readonly clock: Clock;
   readonly processes: ProcessClock;
   readonly host: Host;
@@ -71,7 +75,7 @@ export class Forks {
    * connections to the outside. Rules are the source's, and cannot be widened here.
    */
   async fork(principal: Principal, ref: SandboxRef, count: number, input: CopyInput, signal: AbortSignal): Promise<readonly Sandbox[]> {
-    const { settings, snapshots, keeping, events } = this.#deps;
+    const { settings, measures } = this.#deps;
     if (!Number.isInteger(count) || count < 1 || count > settings.maxForks) {
       throw new PaddockError('invalid_argument', `count must be from 1 to ${settings.maxForks}, not ${count}`, { field: 'count' });
     }
@@ -79,6 +83,11 @@ export class Forks {
     const source = await this.#deps.settledSandbox(principal, ref);
     const reason = unusable(source);
     if (reason !== null && source.state !== 'paused') throw reason;
+    return measured(measures, 'fork', source.wire, input.lap, (lap) => this.#fork(principal, source, count, { ...input, lap }, signal));
+  }
+
+  async #fork(principal: Principal, source: Sandbox, count: number, input: CopyInput, signal: AbortSignal): Promise<readonly Sandbox[]> {
+    const { snapshots, keeping, events } = this.#deps;
     await this.#assertRoom(source, count);
     const snapshot = await snapshots.take(source, 'fork', input.lap === undefined ? {} : { lap: input.lap });
     using _held = keeping.hold(snapshot.id);
@@ -103,7 +112,7 @@ export class Forks {
     const snapshot = await this.#deps.snapshots.get(principal, id);
     if (!isReady(snapshot)) throw new PaddockError('conflict', 'the snapshot is still being made; try again', { reason: 'snapshot_not_ready', retryAfterSeconds: 1 });
     await this.#deps.host.assertRoom(snapshot.checkpoint.memoryBytes);
-    return this.#copy(principal, snapshot, { ...rest, ...(policy === undefined ? {} : { policy: enforcedPolicy(policy) }) }, snapshot.id, signal);
+    return measured(this.#deps.measures, 'create_from_snapshot', input.wire, input.lap, (lap) => this.#copy(principal, snapshot, { ...rest, lap, ...(policy === undefined ? {} : { policy: enforcedPolicy(policy) }) }, snapshot.id, signal));
   }
 
   /** Refused before anything is saved, as far as it can be told by then. */
@@ -155,7 +164,10 @@ export class Forks {
       });
       return { sandbox, endowment };
     };
-    const sandbox = await creation.bear(described, (born, equipment, aborted) => host.restore(resuming.specOf(born, equipment, snapshot, false, input.lap), aborted), signal, input.lap);
+    const sandbox = await creation.bear(described, async (born, equipment, aborted) => {
+      await input.born?.(born.id);
+      return host.restore(resuming.specOf(born, equipment, snapshot, false, input.lap), aborted);
+    }, signal, input.lap);
     try {
       await this.#deps.processes.restart(sandbox, captured.processes, false);
     } catch (error) {

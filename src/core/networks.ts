@@ -5,6 +5,7 @@ import type { EventLog } from './events.ts';
 import type { Host } from './host.ts';
 import type { SandboxId, SandboxRef, TeamId } from './ids.ts';
 import type { ConnectionEvent } from './network/egress.ts';
+import type { Measures } from './measures.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import { explain, type Explanation } from './network/target.ts';
 import type { Principal } from './principal.ts';
@@ -21,6 +22,7 @@ interface NetworksDeps {
   readonly clock: Clock;
   readonly events: EventLog;
   readonly settings: CoreSettings;
+  readonly measures?: Measures | undefined;
 }
 
 /** What a replacement asks for. */
@@ -199,6 +201,7 @@ export class Networks {
       if (teamId !== null) owned.push({ ...event, teamId });
     }
     await this.#deps.store.networkEvents.append(owned);
+    for (const { verdict, matchRule, count } of events) this.#deps.measures?.connections(verdict, matchRule, count);
   }
 
   async #teamOf(id: SandboxId): Promise<TeamId | null> {

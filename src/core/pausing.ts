@@ -10,12 +10,14 @@ import type { Expiry } from './expiry.ts';
 import type { CheckpointRef, Host, Lap } from './host.ts';
 import { newSnapshotId, type SandboxId } from './ids.ts';
 import type { Keeping } from './keeping.ts';
+import { measured, type Measures } from './measures.ts';
 import type { ProcessClock } from './process-clock.ts';
 import { crashes, type PauseCause, type Sandbox } from './sandbox.ts';
 import type { Snapshot } from './snapshot.ts';
 import type { SandboxGuard, Store } from './store.ts';
 
 export interface PausingDeps {
+  readonly measures: Measures | undefined;
   readonly store: Store;
   readonly host: Host;
   readonly clock: Clock;
@@ -48,7 +50,11 @@ export class Pausing {
    * Resolves when the sandbox is paused for good, which is before all that it held has been given back. Throws what keeps it from being paused; it
    * runs on then, unless it has ended. A caller that leaves does not stop it.
    */
-  async pause(sandbox: Sandbox, cause: PauseCause, guard: SandboxGuard = {}, lap?: Lap): Promise<Sandbox> {
+  pause(sandbox: Sandbox, cause: PauseCause, guard: SandboxGuard = {}, lap?: Lap): Promise<Sandbox> {
+    return measured(this.#deps.measures, 'pause', sandbox.wire, lap, (told) => this.#pause(sandbox, cause, guard, told));
+  }
+
+  async #pause(sandbox: Sandbox, cause: PauseCause, guard: SandboxGuard, lap: Lap): Promise<Sandbox> {
     const { id } = sandbox;
     const now = this.#deps.clock.now();
     const unfinished: Snapshot = Object.freeze({

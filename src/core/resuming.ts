@@ -9,6 +9,7 @@ import type { Expiry } from './expiry.ts';
 import type { GuestRef, Host, Lap, RestoreSpec } from './host.ts';
 import type { SandboxId } from './ids.ts';
 import type { Identities } from './identity.ts';
+import { measured, type Measures } from './measures.ts';
 import type { Pausing } from './pausing.ts';
 import type { ProcessClock } from './process-clock.ts';
 import type { Sandbox, SandboxState } from './sandbox.ts';
@@ -20,6 +21,7 @@ import type { Tokens } from './tokens.ts';
 import type { VolumeAttachments } from './volume-attachments.ts';
 
 export interface ResumingDeps {
+  readonly measures: Measures | undefined;
   readonly store: Store;
   readonly host: Host;
   readonly clock: Clock;
@@ -51,7 +53,7 @@ export class Resuming {
     // Its guest may still be on its way into the store of those kept in memory.
     await this.#deps.pausing.settled(sandbox.id);
     const snapshot = await this.#snapshotOf(sandbox);
-    return this.#claim(sandbox, ['paused'], snapshot, {}, lap);
+    return this.#measured('resume', sandbox, lap, (told) => this.#claim(sandbox, ['paused'], snapshot, {}, told));
   }
 
   /** The resume under way, if there is one. */
@@ -64,7 +66,11 @@ export class Resuming {
     await this.#deps.pausing.settled(sandbox.id);
     const { envs, template, limits, defaultUser } = snapshot.captured;
     // The rules stay those of today: an old snapshot must not open what was closed since.
-    return this.#claim(sandbox, [sandbox.state], snapshot, { envs, template, limits, defaultUser }, lap);
+    return this.#measured('restore', sandbox, lap, (told) => this.#claim(sandbox, [sandbox.state], snapshot, { envs, template, limits, defaultUser }, told));
+  }
+
+  #measured(work: 'resume' | 'restore', { wire }: Sandbox, lap: Lap | undefined, run: (lap: Lap) => Promise<Sandbox>): Promise<Sandbox> {
+    return measured(this.#deps.measures, work, wire, lap, run);
   }
 
   async allSettled(): Promise<void> {

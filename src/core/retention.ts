@@ -1,4 +1,5 @@
 import type { Clock } from './clock.ts';
+import { keptForMs } from './idempotency.ts';
 import type { Deadlines } from './deadlines.ts';
 import type { CoreSettings } from './settings.ts';
 import type { Store } from './store.ts';
@@ -32,6 +33,7 @@ export class Retention {
     await this.#store.sandboxes.purge(now - this.#settings.tombstoneDays * dayMs);
     await this.#store.events.purge(now - this.#settings.eventDays * dayMs, this.#settings.maxEvents);
     await this.#store.networkEvents.purge(now - this.#settings.networkLogDays * dayMs, this.#settings.maxConnections);
+    await this.#store.idempotency.purge(now - keptForMs);
     await this.#sweepSnapshots();
     const { secretLogDays, maxSecretUses, tombstoneDays } = this.#settings;
     await this.#store.secretUses.purge(now - secretLogDays * dayMs, maxSecretUses);

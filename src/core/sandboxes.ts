@@ -17,6 +17,7 @@ import type { Guest, GuestUsage, Host, Lap } from './host.ts';
 import { Identities, type NamingTable } from './identity.ts';
 import type { SandboxId, SandboxRef } from './ids.ts';
 import { Keeping } from './keeping.ts';
+import { measured, type Measures } from './measures.ts';
 import { Pausing } from './pausing.ts';
 import type { Principal } from './principal.ts';
 import { ProcessClockSlot, type ProcessClock } from './process-clock.ts';
@@ -46,6 +47,7 @@ export interface SandboxesDeps {
   readonly events: EventLog;
   readonly naming: NamingTable;
   readonly volumes: VolumeAttachments;
+  readonly measures?: Measures | undefined;
   readonly bindings: SecretBindings;
 }
 
@@ -88,7 +90,7 @@ export class Sandboxes {
   #state: 'new' | 'started' | 'stopped' = 'new';
 
   constructor(deps: SandboxesDeps) {
-    const { store, host, clock, settings, events, tokens, bindings } = deps;
+    const { store, host, clock, settings, events, tokens, bindings, measures } = deps;
     this.#deps = deps;
     this.#store = store;
     const deadlines = new Deadlines(clock);
@@ -102,15 +104,16 @@ export class Sandboxes {
     const arming = new Arming({ store, host, events, bindings, identities });
     this.arming = arming;
     const creation = new Creation({ ...deps, arming, identities, admission, births, endings, deadlines, expiry });
-    const pausing = new Pausing({ processes, store, host, clock, events, deadlines, admission, endings, expiry, keeping });
-    const resuming = new Resuming({ processes, store, host, clock, events, admission, births, endings, expiry, pausing, identities, tokens, bindings, arming, volumes: deps.volumes });
+    const pausing = new Pausing({ measures, processes, store, host, clock, events, deadlines, admission, endings, expiry, keeping });
+    const resuming = new Resuming({ measures, processes, store, host, clock, events, admission, births, endings, expiry, pausing, identities, tokens, bindings, arming, volumes: deps.volumes });
     const waking = new Waking({ store, clock, pausing, resuming });
     const settledSandbox = (principal: Principal, ref: SandboxRef): Promise<Sandbox> => waking.settled(principal.teamId, ref, settlesWithinMs);
     this.snapshots = new Snapshots({ processes, store, host, clock, events, settings, keeping, resuming, settledSandbox });
-    this.forks = new Forks({ processes, bindings, host, clock, events, settings, admission, creation, keeping, resuming, snapshots: this.snapshots, volumes: deps.volumes, settledSandbox, kill: (sandbox) => this.#end(sandbox, 'killed') });
+    this.forks = new Forks({ measures, processes, bindings, host, clock, events, settings, admission, creation, keeping, resuming, snapshots: this.snapshots, volumes: deps.volumes, settledSandbox, kill: (sandbox) => this.#end(sandbox, 'killed') });
     endings.onEnd((id, sandbox) => {
       admission.leave(id);
       keeping.ended(sandbox);
+      measures?.ended(sandbox.end?.reason ?? 'killed');
       deps.volumes.ended(sandbox);
     });
     endings.releasedBy((id) => pausing.released(id));
@@ -155,7 +158,7 @@ export class Sandboxes {
 
   async create(principal: Principal, input: CreateSandbox, signal: AbortSignal): Promise<Sandbox> {
     if (this.#state !== 'started') throw new PaddockError('no_capacity', 'the server is starting or stopping; try again in a moment', { retryAfterSeconds: 1 });
-    return this.#creation.create(principal, input, signal);
+    return measured(this.#deps.measures, 'create', input.wire, input.lap, (lap) => this.#creation.create(principal, { ...input, lap }, signal));
   }
 
   /** Also one that has ended, as long as its tombstone is kept. Throws `not_found`. */

@@ -1,3 +1,4 @@
+import type { IdempotencyStore } from './idempotency.ts';
 import type { SandboxId, SandboxRef, SnapshotId, TeamId, VolumeId } from './ids.ts';
 import type { ConnectionEvent, ConnectionVerdict } from './network/egress.ts';
 import type { CheckpointRef } from './host.ts';
@@ -9,12 +10,20 @@ import type { BuildLogStore, LayerCache, TemplateStore } from './templates/templ
 import type { Volume } from './volume.ts';
 import type { VolumeUsage } from './volume-storage.ts';
 
+/** What a key may do: `read` looks, `write` changes, `admin` manages what belongs to the account too. */
+export type KeyScope = 'admin' | 'write' | 'read';
+
 export interface ApiKey {
   readonly id: string;
   readonly teamId: TeamId;
   readonly name: string;
   readonly createdAt: number;
   readonly revokedAt: number | null;
+  readonly scope: KeyScope;
+  /** Null for never. */
+  readonly expiresAt: number | null;
+  /** Within a minute; null for never. */
+  readonly lastUsedAt: number | null;
 }
 
 export interface HashedKey extends ApiKey {
@@ -69,6 +78,8 @@ export interface SandboxStore {
   list(teamId: TeamId, query: SandboxQuery): Promise<SandboxPage>;
   /** Every sandbox in one of these states, over all teams: for recovery, deadlines and admission. */
   inStates(states: readonly SandboxState[]): Promise<readonly Sandbox[]>;
+  /** How many there are in each state, over all teams; ended ones are not counted. */
+  countByState(): Promise<Readonly<Partial<Record<SandboxState, number>>>>;
   /**
    * Compare-and-set: moves the sandbox to `to` if it is in one of `from` and the guard holds. Returns the new row, or null
    * when somebody else was first.
@@ -268,6 +279,9 @@ export interface KeyStore {
   insert(key: ApiKey, hash: string): Promise<void>;
   list(teamId: TeamId): Promise<readonly ApiKey[]>;
   revoke(teamId: TeamId, keyId: string, at: number): Promise<boolean>;
+  /** Those of them that are revoked, or expired at `at`. */
+  invalid(keyIds: readonly string[], at: number): Promise<readonly string[]>;
+  used(keyId: string, at: number): Promise<void>;
 }
 
 /** All durable state. What has been awaited survives a crash of the process and of the machine. */
@@ -288,5 +302,6 @@ export interface Store {
   readonly secretBindings: BindingStore;
   readonly secretUses: SecretUseStore;
   readonly authorities: AuthorityStore;
+  readonly idempotency: IdempotencyStore;
   close(): Promise<void>;
 }

@@ -50,6 +50,11 @@ export class Guests {
     this.boots = new Turnstile(options.parallelBoots);
   }
 
+  /** How many wait, of all templates. */
+  get waiting(): number {
+    return [...this.#waiting.values()].reduce((sum, guests) => sum + guests.length, 0);
+  }
+
   /** A guest that listens and was never anybody's. */
   async take(template: InstalledTemplate, signal: AbortSignal, lap: Lap = () => {}): Promise<WaitingGuest> {
     const waiting = this.#waiting.get(template.digest) ?? [];

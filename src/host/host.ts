@@ -26,6 +26,7 @@ import { KeptGuests } from './kept.ts';
 import type { HostLog } from './log.ts';
 import { unmountAt } from './mounts.ts';
 import { ensureGateway, removeGateway } from './network/gateway.ts';
+import type { Needed } from './old-artefacts.ts';
 import { reattach } from './reattach.ts';
 import { Restoring } from './restoring.ts';
 import { Room } from './room.ts';
@@ -121,6 +122,11 @@ export class LocalHost implements Host, BuildHost {
   /** The parent of all guests' cgroups on this host. */
   get cgroup(): string {
     return this.#instance.cgroup;
+  }
+
+  /** What of this machine is nobody's at the moment, for whoever watches it. */
+  occupancy(): { readonly waitingGuests: number; readonly keptGuests: number; readonly keptBytes: number; readonly readySlots: number } {
+    return { waitingGuests: this.#guests.waiting, keptGuests: this.#kept.count, keptBytes: this.#kept.held, readySlots: this.#slots.ready };
   }
 
   async provision(spec: GuestSpec, signal: AbortSignal): Promise<GuestRef> {
@@ -313,6 +319,11 @@ export class LocalHost implements Host, BuildHost {
 
   installedTemplates(): Promise<readonly string[]> {
     return this.#builds.installedTemplates();
+  }
+
+  /** What of set-up's this host still needs. */
+  artefactsInUse(): Promise<Needed> {
+    return this.#builds.needed();
   }
 
   removeLayers(keep: ReadonlySet<LayerId>): Promise<number> {

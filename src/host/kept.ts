@@ -49,7 +49,7 @@ export class KeptGuests {
       return this.#dispose(guest);
     }
     this.#entries.set(guest.checkpointId, { ...guest, until: Date.now() + seconds * 1000 });
-    while (this.#held() > memoryBytes) await this.evictOldest();
+    while (this.held > memoryBytes) await this.evictOldest();
   }
 
   /** The guest of this checkpoint, if it is kept and alive; it is the caller's from now on, paused and frozen still. */
@@ -87,7 +87,12 @@ export class KeptGuests {
     await Promise.all([...this.#entries.values()].map((entry) => this.#evict(entry)));
   }
 
-  #held(): number {
+  get count(): number {
+    return this.#entries.size;
+  }
+
+  /** Memory that all of them hold, in bytes. */
+  get held(): number {
     return [...this.#entries.values()].reduce((sum, entry) => sum + entry.memoryBytes, 0);
   }
 

@@ -55,6 +55,11 @@ export class Slots {
     this.#log = options.log;
   }
 
+  /** How many are built ahead. */
+  get ready(): number {
+    return this.#ready.length;
+  }
+
   /** Slots of which anything is left on the machine from an earlier run of the server. */
   async leftovers(): Promise<Set<number>> {
     const found = new Set<number>();

@@ -8,6 +8,7 @@ import Database from 'better-sqlite3';
 import { newAuthorityId, newSandboxId, newSecretId, type TeamId } from '../core/ids.ts';
 import type { Binding, Secret } from '../core/secrets/secret.ts';
 import { rotateMasterKey, sealedColumns } from './key-rotation.ts';
+import type { KeyedCreate } from '../core/idempotency.ts';
 import { openStore, type SqlStore, type StoreFiles } from './store.ts';
 
 interface Place extends AsyncDisposable {
@@ -29,8 +30,15 @@ async function place(): Promise<Place> {
   await store.secretBindings.insert(binding);
   const authorityId = newAuthorityId();
   await store.authorities.insert({ id: authorityId, certificate: 'c', privateKey: 'the private key', createdAt: 1 });
+  const create = attempt(teamId);
+  await store.idempotency.claim(create, 0);
+  await store.idempotency.finish(create, 'the answer');
   await store.close();
   return { files, secret, binding, authorityId, [Symbol.asyncDispose]: async () => rmSync(directory, { recursive: true }) };
+}
+
+function attempt(teamId: Secret['teamId']): KeyedCreate {
+  return { teamId, keyHash: 'k', bodyHash: 'b', run: 'r', sandboxId: null, answer: null, createdAt: 1 };
 }
 
 async function assertWhole(it: Place, derived: string): Promise<void> {
@@ -38,6 +46,7 @@ async function assertWhole(it: Place, derived: string): Promise<void> {
   assert.equal((await store.secrets.open(it.secret.teamId, [it.secret.id])).get(it.secret.id)?.value, 'the real value');
   assert.deepEqual((await store.secretBindings.ofSandbox(it.binding.sandboxId)).bindings, [it.binding]);
   assert.equal((await store.authorities.find(it.authorityId))?.privateKey, 'the private key');
+  assert.equal((await store.idempotency.claim(attempt(it.secret.teamId), 0))?.answer, 'the answer');
   assert.equal(tokenKey(store), derived);
   await store.close();
 }
@@ -53,7 +62,7 @@ describe('rotating the master key', () => {
     for (let round = 0; round < 2; round++) {
       const before = readFileSync(it.files.masterKey, 'utf8');
       const { sealed, damaged, before: name, after } = await rotateMasterKey(it.files);
-      assert.deepEqual([sealed, damaged], [3, []]);
+      assert.deepEqual([sealed, damaged], [4, []]);
       assert.notEqual(name, after);
       assert.notEqual(readFileSync(it.files.masterKey, 'utf8'), before);
       assert.equal(statSync(it.files.masterKey).mode & 0o777, 0o600);

@@ -3,8 +3,9 @@ import { PaddockError } from '../core/errors.ts';
 import { keyOf } from './authorities.ts';
 import { openDatabase } from './database.ts';
 import { stored } from './fault.ts';
+import { answerOf } from './idempotency.ts';
 import { envsOf as sandboxEnvs } from './sandboxes.ts';
-import type { SandboxRow, Schema, SnapshotRow, TemplateArtefactRow, TemplateRow } from './schema.ts';
+import type { IdempotencyKeyRow, SandboxRow, Schema, SnapshotRow, TemplateArtefactRow, TemplateRow } from './schema.ts';
 import { loadSealer, makeNextKey, type Sealer } from './sealer.ts';
 import { standInOf } from './secret-bindings.ts';
 import { valueOf } from './secrets.ts';
@@ -52,6 +53,7 @@ export const sealedColumns: readonly { readonly table: keyof Schema; readonly co
   { table: 'authorities', column: 'key_sealed', place: keyOf },
   { table: 'templates', column: 'spec_sealed', place: ({ id }: TemplateRow) => specOf(id) },
   { table: 'template_artefacts', column: 'surroundings_sealed', place: ({ id }: TemplateArtefactRow) => surroundingsOf(id) },
+  { table: 'idempotency_keys', column: 'answer_sealed', place: ({ id }: IdempotencyKeyRow) => answerOf(id) },
 ];
 
 async function sealAll(work: Transaction<Schema>, old: Sealer, next: Sealer, damaged: string[]): Promise<number> {

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Kysely } from 'kysely';
 import type { TeamId } from '../core/ids.ts';
-import type { ApiKey, HashedKey, KeyStore } from '../core/store.ts';
+import type { ApiKey, HashedKey, KeyScope, KeyStore } from '../core/store.ts';
 import { stored } from './fault.ts';
 import type { ApiKeyRow, Schema } from './schema.ts';
 
@@ -40,7 +40,7 @@ export class SqlKeys implements KeyStore {
     await stored('add the API key', () =>
       this.#db
         .insertInto('api_keys')
-        .values({ id: key.id, team_id: key.teamId, name: key.name, hash, created_at: key.createdAt, revoked_at: key.revokedAt })
+        .values({ id: key.id, team_id: key.teamId, name: key.name, hash, created_at: key.createdAt, revoked_at: key.revokedAt, scope: key.scope, expires_at: key.expiresAt, last_used_at: key.lastUsedAt })
         .execute(),
     );
   }
@@ -56,8 +56,24 @@ export class SqlKeys implements KeyStore {
     );
     return result.numUpdatedRows > 0n;
   }
+
+  async invalid(keyIds: readonly string[], at: number): Promise<readonly string[]> {
+    const rows = await stored('look up the API keys', () =>
+      this.#db.selectFrom('api_keys').select('id').where('id', 'in', keyIds).where((e) => e.or([e('revoked_at', 'is not', null), e('expires_at', '<=', at)])).execute(),
+    );
+    return rows.map(({ id }) => id);
+  }
+
+  async used(keyId: string, at: number): Promise<void> {
+    await stored('note the use of the API key', () => this.#db.updateTable('api_keys').set({ last_used_at: at }).where('id', '=', keyId).execute());
+  }
+}
+
+/** A scope that this version does not know gives the least. */
+function readScope(text: string): KeyScope {
+  return text === 'admin' || text === 'write' ? text : 'read';
 }
 
 function fromRow(row: ApiKeyRow): ApiKey {
-  return { id: row.id, teamId: row.team_id as TeamId, name: row.name, createdAt: row.created_at, revokedAt: row.revoked_at };
+  return { id: row.id, teamId: row.team_id as TeamId, name: row.name, createdAt: row.created_at, revokedAt: row.revoked_at, scope: readScope(row.scope), expiresAt: row.expires_at, lastUsedAt: row.last_used_at };
 }

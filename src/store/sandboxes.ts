@@ -114,6 +114,13 @@ export class SqlSandboxes implements SandboxStore {
     return rows.map((row) => this.#fromRow(row));
   }
 
+  async countByState(): Promise<Readonly<Partial<Record<SandboxState, number>>>> {
+    const rows = await stored('count the sandboxes', () =>
+      this.#db.selectFrom('sandboxes').select((e) => ['state', e.fn.countAll<number>().as('count')]).where('state', '<>', killed).groupBy('state').execute(),
+    );
+    return Object.fromEntries(rows.map(({ state, count }) => [state, Number(count)]));
+  }
+
   async transition(
     id: SandboxId,
     from: readonly SandboxState[],

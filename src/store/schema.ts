@@ -28,6 +28,20 @@ export interface Schema {
   template_artefacts: TemplateArtefactRow;
   build_logs: BuildLogRow;
   layer_cache: LayerCacheRow;
+  idempotency_keys: IdempotencyKeyRow;
+}
+
+/** A create that may be repeated; key and body are keyed hashes, hex. */
+export interface IdempotencyKeyRow {
+  /** Team and key. */
+  id: string;
+  team_id: string;
+  key_hash: string;
+  body_hash: string;
+  run: string;
+  sandbox_id: string | null;
+  answer_sealed: string | null;
+  created_at: number;
 }
 
 export interface SchemaVersionRow {
@@ -56,6 +70,9 @@ export interface ApiKeyRow {
   hash: string;
   created_at: number;
   revoked_at: number | null;
+  scope: string;
+  expires_at: number | null;
+  last_used_at: number | null;
 }
 
 export interface SandboxRow {

@@ -351,8 +351,9 @@ describe('a purge', () => {
 describe('an API key', () => {
   it('is found by its hash until it is revoked, and by its team only', async () => {
     await using it = await place();
-    const key = { id: 'key-1', teamId: it.teamId, name: 'mine', createdAt: 1, revokedAt: null };
+    const key = { id: 'key-1', teamId: it.teamId, name: 'mine', createdAt: 1, revokedAt: null, scope: 'write' as const, expiresAt: 9, lastUsedAt: null };
     await it.store.keys.insert(key, 'aa');
+    assert.deepEqual([await it.store.keys.invalid(['key-1', 'key-9'], 8), await it.store.keys.invalid(['key-1'], 9)], [[], ['key-1']]);
     assert.deepEqual(await it.store.keys.findByHash('aa'), { ...key, hash: 'aa' });
     assert.equal(await it.store.keys.findByHash('bb'), null);
     await assert.rejects(it.store.keys.insert({ ...key, id: 'key-2' }, 'aa'), { code: 'conflict' });

@@ -5,6 +5,8 @@ import { SqlAuthorities } from './authorities.ts';
 import { openDatabase } from './database.ts';
 import { SqlEvents } from './events.ts';
 import { stored } from './fault.ts';
+import type { IdempotencyStore } from '../core/idempotency.ts';
+import { SqlIdempotency } from './idempotency.ts';
 import { SqlKeys } from './keys.ts';
 import { SqlNetworkEvents } from './network-events.ts';
 import { SqlPreviewPorts } from './preview-ports.ts';
@@ -72,6 +74,7 @@ export class SqlStore implements Store {
   readonly secretBindings: BindingStore;
   readonly secretUses: SecretUseStore;
   readonly authorities: AuthorityStore;
+  readonly idempotency: IdempotencyStore;
   readonly #db: Kysely<Schema>;
   readonly #sealer: Sealer;
 
@@ -95,6 +98,7 @@ export class SqlStore implements Store {
     this.secretBindings = new SqlSecretBindings(db, sealer);
     this.secretUses = new SqlSecretUses(db);
     this.authorities = new SqlAuthorities(db, sealer);
+    this.idempotency = new SqlIdempotency(db, sealer);
   }
 
   /** A 32-byte key for one purpose, derived from the master key: the same after every start. */

@@ -52,7 +52,7 @@ export async function sendEventStream(reply: FastifyReply, frames: AsyncIterable
       if (!raw.write(frame)) await once(raw, 'drain', { signal: closed.signal });
     }
   } catch (error) {
-    if (!closed.signal.aborted) reply.log.error({ err: error }, 'an event stream broke off');
+    if (!closed.signal.aborted) reply.log.error({ reqId: reply.request.id, err: error }, 'an event stream broke off');
   } finally {
     clearInterval(keepAlive);
     raw.end();

@@ -64,17 +64,6 @@ test('without rehydration the sandbox reads tokens; a value keeps its token', as
   assert.equal(one, two);
 });
 
-test('programs with a list of authorities of their own are looked into as well', async () => {
-  await using sandbox = await created({ pii: createPIIConfig({ enabled: true, types: ['email'] }) });
-  arrived();
-  const said = await output(sandbox, `python3 -c "
-import json, urllib.request
-request = urllib.request.Request('${url}/py', data=json.dumps({'m': 'joe@example.com'}).encode(), headers={'content-type': 'application/json'})
-print(json.loads(urllib.request.urlopen(request, timeout=30).read())['body'])"`);
-  assert.equal(said.trim(), '{"m": "joe@example.com"}');
-  assert.match(arrived()[0]!.body, /REDACTED_EMAIL/);
-});
-
 test('block answers 403 with a reason, and nothing arrives', async () => {
   await using sandbox = await created({ pii: createPIIConfig({ enabled: true, action: 'block' }) });
   arrived();

@@ -116,7 +116,7 @@ test('rules that cannot be read are refused by name, with what to write instead'
     [{ security: { network: { allow_out: ['127.1'] } } }, /^security\.network\.allow_out\[0\] .* write 127\.0\.0\.1/],
     [{ vault_refs: { OPENAI_API_KEY: 'vault://t/prod/openai' } }, /vault_refs/],
     [{ snapshot_id: 'snap-00000000-0000-4000-8000-000000000000', vault_refs: { OPENAI_API_KEY: 'vault://t/prod/openai' } }, /vault_refs/],
-    [{ volumes: [{ volume_id: 'vol-00000000-0000-4000-8000-000000000000', mount_path: '/data', mode: 'mount' }] }, /^volumes\[0\]\.mode is mount, which is not available yet/],
+    [{ volumes: [{ volume_id: 'vol-00000000-0000-4000-8000-000000000000', mount_path: '/etc/data', mode: 'mount' }] }, /^volumes\[0\]\.mount_path/],
   ];
   for (const [json, named] of refused) {
     const answer = await server.call('POST', '/sandboxes', { json });

@@ -101,7 +101,7 @@ export class TestServer {
 
   async #answers(): Promise<boolean> {
     try {
-      return (await this.call('GET', '/health')).status === 200;
+      return (await this.call('GET', '/ready')).status === 200;
     } catch {
       return false; // nobody listens yet
     }

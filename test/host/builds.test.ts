@@ -307,3 +307,18 @@ test('a template is uninstalled when nothing needs it, and its layers are remove
   assert.equal(await host.removeLayers(new Set()), other.bytes);
   assert.equal(await laboratory.run(await laboratory.create(second), 'cat /srv/shared'), 'shared');
 });
+
+test('what of set-up a guest, a checkpoint or a template is made of is told for as long as there is one', async () => {
+  const { host, base, onBase } = laboratory;
+  const nothing = { templates: new Set(), agents: new Set(), runscs: new Set() };
+  assert.deepEqual(await host.artefactsInUse(), nothing);
+  const sandbox = await laboratory.create(base);
+  const alive = await host.artefactsInUse();
+  assert.deepEqual([[...alive.templates], alive.agents.size, [...alive.runscs]], [[base.digest], 1, [sandbox.ref.build]]);
+  const ref = await laboratory.save(sandbox, true);
+  await host.destroy(sandbox.id);
+  assert.deepEqual(await host.artefactsInUse(), { templates: new Set([base.digest]), agents: new Set([ref.agent]), runscs: new Set([ref.build]) });
+  await host.removeCheckpoint(ref.id);
+  await laboratory.install(laboratory.over(onBase, await laboratory.layer(onBase, 'echo built > /srv/built')));
+  assert.deepEqual(await host.artefactsInUse(), { ...nothing, templates: new Set([base.digest]) });
+});

@@ -44,10 +44,9 @@ function finish(program, args, env = {}) {
 }
 const run = (args, env) => finish(process.execPath, [join(repository, 'scripts/run.mjs'), ...args], env);
 
-test('a second set-up does nothing, says nothing and takes less than half a second', async () => {
-  const { code, stdout, stderr, milliseconds } = await run(['setup'], { PADDOCK_ARTEFACTS_DIR: places.artefacts });
+test('a second set-up does nothing and says nothing', async () => {
+  const { code, stdout, stderr } = await run(['setup'], { PADDOCK_ARTEFACTS_DIR: places.artefacts });
   assert.deepEqual({ code, stdout, stderr }, { code: 0, stdout: '', stderr: '' });
-  assert.ok(milliseconds < 500, `it took ${milliseconds.toFixed(0)} ms`);
 });
 
 test('two set-ups at once do the work once', async () => {

@@ -7,6 +7,7 @@ import { providers } from '../../src/core/secrets/providers.ts';
 import { call } from '../harness/http.ts';
 import { control, exec, gatewayOfThisFile, make, type Made } from '../harness/superserve.ts';
 import { serverWithUpstream } from '../harness/upstream.ts';
+import { eventually } from '../harness/wait.ts';
 
 const { server, arrived } = await serverWithUpstream(['api.secret-test.example', 'git.secret-test.example', 'evil.example']);
 const gateway = gatewayOfThisFile(server);
@@ -172,6 +173,20 @@ test('stand-ins work after a resume, from disk too, and in a copy from a snapsho
   assert.ok(!JSON.stringify(arrived()).includes(value), stolen.stdout);
   for (const { id } of [again, copy]) await control(server, 'DELETE', `/sandboxes/${id}`);
   await control(server, 'DELETE', `/snapshots/${snapshot.id}`);
+});
+
+test('in a sandbox of a template whose start command runs already, a secret works as in any other', async () => {
+  await store('STARTED');
+  const built = await control(server, 'POST', '/templates', { json: { name: 'started', build_spec: { from: 'base', start_cmd: 'exec sleep 100000' } } });
+  assert.equal(built.status, 202, built.text);
+  await eventually(async () => (await control(server, 'GET', `/templates/${built.json.id}`)).json.status === 'ready', { withinMs: 60_000 });
+  const sandboxes = await Promise.all([1, 2].map(() => make(server, { from_template: 'started', secrets: { KEY: 'STARTED' } })));
+  for (const sandbox of sandboxes) assert.deepEqual(await fetched(sandbox).then(({ status, got }) => [status, got]), ['200', `Bearer ${value}`]);
+  const [one, two] = await Promise.all(sandboxes.map(async (sandbox) => (await exec(server, sandbox, 'echo $KEY')).stdout as string));
+  assert.notEqual(one, two);
+  for (const { id } of sandboxes) assert.equal((await control(server, 'DELETE', `/sandboxes/${id}`)).status, 204);
+  assert.equal((await control(server, 'DELETE', `/templates/${built.json.id}`)).status, 204);
+  assert.equal((await control(server, 'DELETE', '/secrets/STARTED')).status, 204);
 });
 
 test('a create names its secrets in the order of the contract, and the check tells beforehand what would happen', async () => {

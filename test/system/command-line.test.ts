@@ -79,7 +79,7 @@ test('a port that is taken is refused with a sentence that names it, and the mac
 test('missing artefacts are a sentence that says how to get them', async () => {
   const empty = mkdtempSync(join(tmpdir(), 'paddock-test-'));
   try {
-    assertSentence(await runPaddock(['start'], { ...server.environment, PADDOCK_DATA_DIR: empty, PADDOCK_ARTEFACTS_DIR: join(empty, 'none') }), /npm start/);
+    assertSentence(await runPaddock(['start'], { ...server.environment, PADDOCK_DATA_DIR: empty, PADDOCK_LISTEN: '127.0.0.1:0', PADDOCK_ARTEFACTS_DIR: join(empty, 'none') }), /npm start/);
   } finally {
     rmSync(empty, { recursive: true, force: true });
   }
@@ -138,6 +138,12 @@ test('keys are made, used at once, listed without being shown, and revoked withi
   await eventually(async () => (await server.call('GET', '/sandboxes', { key })).status === 401, { withinMs: 6000 });
   assert.equal((await server.call('GET', '/sandboxes')).status, 200);
   assertSentence(await server.paddock(['keys', 'revoke', 'key-nobody']), /key-nobody/);
+  assert.match((await server.paddock(['keys', 'list'])).stdout, /PADDOCK_API_KEY {2}admin {2}made \d{4}-\d\d-\d\d {2}used \d{4}-\d\d-\d\dT\d\d:\d\dZ {2}valid\n/);
+  assert.equal((await server.paddock(['keys', 'create', 'third', '--scope', 'read', '--expires', '30d'])).code, 0);
+  assert.match((await server.paddock(['keys', 'list'])).stdout, /third {2}read {2}made \S+ {2}never used {2}valid until \d{4}-/);
+  assertSentence(await server.paddock(['keys', 'create', 'x', '--scope', 'root']), /--scope must be admin, write or read/);
+  assertSentence(await server.paddock(['keys', 'create', 'x', '--expires', '30']), /--expires must be minutes, hours or days/);
+  assertSentence(await server.paddock(['keys', 'list', '--scope', 'read']), /Usage/);
 });
 
 test('a key is generated, kept, and printed with a snippet when the operator gives none', async () => {

@@ -6,6 +6,7 @@ import { Access } from '../access.ts';
 import type { Clock } from '../clock.ts';
 import type { CreateSandbox } from '../create-input.ts';
 import { EventLog } from '../events.ts';
+import { Idempotency } from '../idempotency.ts';
 import { Files } from '../files.ts';
 import type { NamingTable } from '../identity.ts';
 import { Networks } from '../networks.ts';
@@ -101,6 +102,7 @@ export class Server {
   /** Quicker than keys, and told apart. */
   certificates: CertificateMaker = { authority: async () => ({ certificate: `certificate ${++this.#authorities}`, privateKey: `key ${this.#authorities}` }) };
   access!: Access;
+  idempotency!: Idempotency;
   principal!: Principal;
 
   #session: ReturnType<MemoryHost['session']> | null = null;
@@ -189,6 +191,7 @@ export class Server {
     this.files = new Files({ sandboxes, settings, events });
     this.ports = new Ports({ sandboxes });
     this.previews = new Previews({ sandboxes, store, events });
+    this.idempotency = new Idempotency({ store, clock, secret: store.deriveKey('idempotency') });
     this.access = new Access({ store, clock, events });
     this.principal = { teamId: await store.keys.defaultTeam(), keyId: 'key-test' };
     await sandboxes.start();
@@ -211,6 +214,7 @@ function delayed(store: SandboxStore, delay: () => Promise<void>): SandboxStore 
     find: slow(store.find),
     list: slow(store.list),
     inStates: slow(store.inStates),
+    countByState: slow(store.countByState),
     transition: slow(store.transition),
     transitionWith: slow(store.transitionWith),
     remove: slow(store.remove),

@@ -5,6 +5,7 @@ import type { SandboxId } from '../../core/ids.ts';
 import type { BuildHost, ImageRequest, ImportedImage, LayerId, LayerRef, StepSpec, TemplateRoot } from '../../core/templates/build-host.ts';
 import type { ImageSource } from '../images/source.ts';
 import type { HostLog } from '../log.ts';
+import type { Needed } from '../old-artefacts.ts';
 import { assertDiskRoom } from '../room.ts';
 import type { InstalledTemplates } from '../templates.ts';
 import { Imports } from './imports.ts';
@@ -96,6 +97,18 @@ export class Builds implements BuildHost {
 
   installedTemplates(): Promise<readonly string[]> {
     return this.#roots.list();
+  }
+
+  /** What of set-up's the guests, checkpoints and installed templates of this host are made of. */
+  async needed(): Promise<Needed> {
+    const { tenants, runtime, checkpoints } = this.#parts;
+    const origins = tenants.all().map(({ slot }) => runtime.origin(slot)).filter((origin) => origin !== null);
+    const saved = await checkpoints.list();
+    return {
+      templates: new Set([...origins.map(({ template }) => template), ...saved.map(({ template }) => template), ...(await this.#roots.basesInUse())]),
+      agents: new Set([...origins, ...saved].map(({ agent }) => agent)),
+      runscs: new Set([...tenants.all().map(({ handle }) => handle.build), ...saved.map(({ build }) => build)]),
+    };
   }
 
   removeLayers(keep: ReadonlySet<LayerId>): Promise<number> {

@@ -152,6 +152,11 @@ export class Roots {
     return (await this.list()).flatMap((digest) => this.#read(digest)?.root.layers ?? []);
   }
 
+  /** Templates of set-up's that installed ones start from. */
+  async basesInUse(): Promise<readonly string[]> {
+    return (await this.list()).flatMap((digest) => this.#read(digest)?.root.base ?? []);
+  }
+
   /** For when no guest is left on the machine. */
   async unmountAll(): Promise<void> {
     await unmountAt(this.#dir);

@@ -6,6 +6,8 @@ import { namesAndPreviews } from './004-names-and-previews.ts';
 import { volumes } from './005-volumes.ts';
 import { templates } from './006-templates.ts';
 import { secrets } from './007-secrets.ts';
+import { idempotency } from './009-idempotency.ts';
+import { keyScopes } from './010-key-scopes.ts';
 
 /** One step of the schema. Steps are never edited once released; a change is a new step. */
 export interface Migration {
@@ -15,4 +17,4 @@ export interface Migration {
   up(db: Kysely<any>): Promise<void>;
 }
 
-export const migrations: readonly Migration[] = [firstTables, networkLog, snapshots, namesAndPreviews, volumes, templates, secrets];
+export const migrations: readonly Migration[] = [firstTables, networkLog, snapshots, namesAndPreviews, volumes, templates, secrets, idempotency, keyScopes];

@@ -3,6 +3,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { Access } from '../../core/access.ts';
 import type { Clock } from '../../core/clock.ts';
 import type { Files } from '../../core/files.ts';
+import type { Idempotency } from '../../core/idempotency.ts';
 import type { Networks } from '../../core/networks.ts';
 import type { Ports } from '../../core/ports.ts';
 import type { Processes } from '../../core/processes.ts';
@@ -18,7 +19,6 @@ import type { VolumeLocks } from '../../core/volume-locks.ts';
 import type { Volumes } from '../../core/volumes.ts';
 import type { Stopping } from '../stopping.ts';
 import type { Cursors } from './cursor.ts';
-import type { Idempotency } from './idempotency.ts';
 import type { Presenter } from './present.ts';
 
 /** What this wire needs of the rest of the server. */
@@ -39,6 +39,7 @@ export interface DeclawDependencies {
   readonly templates: TemplateCatalog;
   readonly ownTemplates: Templates;
   readonly tokens: Tokens;
+  readonly idempotency: Idempotency;
   readonly clock: Clock;
   /** Shown as `sandbox_domain`; ports are at `<port>-<id>.<domain>`. */
   readonly domain: string;
@@ -53,7 +54,6 @@ export interface DeclawDependencies {
 export interface RouteDependencies extends DeclawDependencies {
   readonly present: Presenter;
   readonly cursors: Cursors;
-  readonly idempotency: Idempotency;
 }
 
 /** A fastify scope whose handlers get their types from the TypeBox schemas. */

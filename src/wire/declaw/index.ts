@@ -2,11 +2,11 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { PaddockError } from '../../core/errors.ts';
 import { leaveBodiesUnread, readBodiesAsJson } from '../json-body.ts';
 import { compileValidator } from '../validation.ts';
+import { admitRequest, withheld } from '../scopes.ts';
 import { authenticate } from './authenticate.ts';
 import { Cursors } from './cursor.ts';
 import type { DeclawDependencies, RouteDependencies, Scope } from './dependencies.ts';
 import { answerTo } from './errors.ts';
-import { Idempotency } from './idempotency.ts';
 import { parsePublicId, sandboxNotFound } from './ids.ts';
 import { Presenter } from './present.ts';
 import { commandRoutes } from './routes/commands.ts';
@@ -39,7 +39,6 @@ export async function declawWire(instance: FastifyInstance, given: DeclawDepende
     ...given,
     present: new Presenter(given.tokens, given.domain),
     cursors: new Cursors(given.cursorKey),
-    idempotency: new Idempotency(() => given.clock.now()),
   };
   app.decorateRequest('received');
   app.decorateRequest('principal');
@@ -47,9 +46,11 @@ export async function declawWire(instance: FastifyInstance, given: DeclawDepende
   // Answers are built by hand in one place each; response schemas would only copy them once more.
   app.setSerializerCompiler(() => JSON.stringify);
   app.setErrorHandler(async (error, request, reply) => sendError(await explained(deps, error, request), request, reply));
-  app.addHook('onRequest', async (request) => {
+  app.addHook('onRequest', async (request, reply) => {
     request.principal = await authenticate(deps.access, request.headers);
+    admitRequest(deps.access, request, reply);
   });
+  app.addHook('preSerialization', async (request, _reply, payload) => (request.principal?.scope === 'read' ? withheld(payload) : payload));
   readBodiesAsJson(app);
 
   sandboxRoutes(app, deps);
@@ -83,6 +84,6 @@ async function explained(deps: RouteDependencies, error: unknown, request: Fasti
 
 function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const answer = answerTo(error, request.id);
-  if (answer.status >= 500) request.log.error({ err: error, status: answer.status, route: request.routeOptions.url }, 'a request failed');
+  if (answer.status >= 500) request.log.error({ reqId: request.id, err: error, status: answer.status, route: request.routeOptions.url }, 'a request failed');
   return reply.code(answer.status).headers(answer.headers).send(answer.body);
 }

@@ -3,6 +3,7 @@ import { PaddockError } from '../../core/errors.ts';
 import type { Ports, Visitor } from '../../core/ports.ts';
 import type { Access } from '../../core/access.ts';
 import type { Entrance, PortTarget } from '../data-plane.ts';
+import { assertMayWrite } from '../scopes.ts';
 import { authenticate } from './authenticate.ts';
 import { answerTo } from './errors.ts';
 import { parsePublicId, sandboxNotFound } from './ids.ts';
@@ -74,7 +75,11 @@ export class PortEntrance implements Entrance {
         if (PaddockError.from(error).code !== 'unauthenticated') throw error;
       }
     }
-    return this.#enter(await authenticate(this.#access, headers), target, signal);
+    const principal = await authenticate(this.#access, headers);
+    assertMayWrite(principal); // what a program makes of a GET is not known
+    const opened = await this.#enter(principal, target, signal);
+    if ('tunnel' in opened) opened.tunnel.once('close', this.#access.follow(principal, () => opened.tunnel.destroy()));
+    return opened;
   }
 
   async #enter(visitor: Visitor, target: PortTarget, signal: AbortSignal): ReturnType<Entrance['open']> {

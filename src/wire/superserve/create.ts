@@ -15,7 +15,7 @@ import { assertAutoDeleteSeconds, assertEnvVars, assertMetadata, assertName, ass
 import { Network, readNetwork } from './network-rules.ts';
 import type { SuperserveSettings } from './settings.ts';
 
-const CreateBody = strict({
+export const CreateBody = strict({
   name: optional(Type.String()),
   from_template: optional(Type.String()),
   from_snapshot: optional(Type.String()),

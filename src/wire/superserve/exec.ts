@@ -7,7 +7,7 @@ import { frameComment } from '../event-stream.ts';
 import { bodyReader, optional, strict, StringMap } from './body.ts';
 import { badRequest } from './errors.ts';
 
-const ExecBody = strict({
+export const ExecBody = strict({
   command: optional(Type.String()),
   args: optional(Type.Array(Type.String())),
   env: optional(StringMap),

@@ -5,6 +5,7 @@ import type { SandboxId } from '../../core/ids.ts';
 import { readBodiesAsJson } from '../json-body.ts';
 import { compileValidator } from '../validation.ts';
 import { AccessTokens } from './access-token.ts';
+import { admitRequest, withheld } from '../scopes.ts';
 import { authenticate } from './authenticate.ts';
 import { malformed, tooLargeAdvice } from './body.ts';
 import { Connections, isLoopback } from './connections.ts';
@@ -90,7 +91,9 @@ export class SuperserveWire {
         if (!isLoopback(request.ip)) ofAddress.take(request.ip, reply);
         request.principal = await authenticate(deps.access, request.headers);
         ofTeam.take(request.principal.teamId, reply);
+        admitRequest(deps.access, request, reply);
       });
+      scope.addHook('preSerialization', async (request, _reply, payload) => (request.principal?.scope === 'read' ? withheld(payload) : payload));
       readBodiesAsJson(scope, { malformed, advice: tooLargeAdvice });
       sandboxRoutes(scope, deps);
       lifecycleRoutes(scope, deps);
@@ -162,6 +165,6 @@ async function unknownCall(request: FastifyRequest, reply: FastifyReply): Promis
 
 function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const answer = answerTo(error, request.id);
-  if (answer.status >= 500 && answer.status !== 503 && answer.status !== 507) request.log.error({ err: error, status: answer.status, route: request.routeOptions.url }, 'a request failed');
+  if (answer.status >= 500 && answer.status !== 503 && answer.status !== 507) request.log.error({ reqId: request.id, err: error, status: answer.status, route: request.routeOptions.url }, 'a request failed');
   return reply.code(answer.status).headers(answer.headers).send(answer.body);
 }

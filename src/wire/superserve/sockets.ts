@@ -6,6 +6,7 @@ import type { SandboxId } from '../../core/ids.ts';
 import type { Principal } from '../../core/principal.ts';
 import type { Processes } from '../../core/processes.ts';
 import type { Sandboxes } from '../../core/sandboxes.ts';
+import { requestId } from '../../request-context.ts';
 import type { AccessTokens } from './access-token.ts';
 import type { Connections } from './connections.ts';
 import { explained, stale, unavailable } from './data-plane-errors.ts';
@@ -157,9 +158,10 @@ function refuse(request: IncomingMessage, socket: Duplex, error: unknown, report
   response.shouldKeepAlive = false;
   response.assignSocket(socket as never);
   response.once('finish', () => socket.end());
-  const { status, headers, body } = answerTo(error, '-');
+  const id = requestId() ?? '-';
+  const { status, headers, body } = answerTo(error, id);
   if (status === 500) report(error);
   const text = JSON.stringify(body);
-  response.writeHead(status, { ...headers, 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(text) });
+  response.writeHead(status, { ...headers, 'x-request-id': id, 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(text) });
   response.end(text);
 }

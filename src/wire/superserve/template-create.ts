@@ -12,7 +12,7 @@ const StepBody = strict({
   user: optional(strict({ name: Type.String(), sudo: optional(Type.Boolean()) })),
 });
 
-const CreateBody = strict({
+export const CreateBody = strict({
   name: optional(Type.String()),
   vcpu: optional(Type.Integer()),
   memory_mib: optional(Type.Integer()),

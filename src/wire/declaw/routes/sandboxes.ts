@@ -33,18 +33,18 @@ export function sandboxRoutes(app: Scope, deps: RouteDependencies): void {
       const key = request.headers['idempotency-key'];
       assertSession(request.body.timeout ?? defaultTimeoutSeconds, maxTimeoutSeconds);
       const timing = new ServerTiming();
-      const created = await idempotency.once(request.principal.teamId, typeof key === 'string' ? key : undefined, request.received, async () => {
+      const created = await idempotency.once(request.principal.teamId, typeof key === 'string' ? key : undefined, request.received, async (born) => {
         const { snapshot_id: from } = request.body;
         const sandbox =
           from === undefined
-            ? await sandboxes.create(request.principal, createInput(request.principal.teamId, request.body, request.received, timing.lap), callerSignal(reply))
-            : await sandboxes.forks.createFrom(request.principal, parseSnapshotName(from), createFromInput(request.principal.teamId, request.body, request.received, timing.lap), callerSignal(reply));
+            ? await sandboxes.create(request.principal, { ...createInput(request.principal.teamId, request.body, request.received, timing.lap), born }, callerSignal(reply))
+            : await sandboxes.forks.createFrom(request.principal, parseSnapshotName(from), { ...createFromInput(request.principal.teamId, request.body, request.received, timing.lap), born }, callerSignal(reply));
         // A client that is gone by now has never heard of it, unless it asks for the same one again by its key.
         reply.raw.once('close', () => {
           if (key === undefined && !reply.raw.writableFinished) sandboxes.killLater(request.principal, { id: sandbox.id }).catch(() => {}); // it has ended already
         });
-        return present.sandbox(sandbox);
-      });
+        return sandbox;
+      }, (sandbox) => present.sandbox(sandbox));
       return reply.code(201).header('server-timing', timing.header).send(created);
     },
   );

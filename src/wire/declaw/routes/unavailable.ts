@@ -19,6 +19,7 @@ export function unavailableRoutes(app: Scope): void {
       app.route({
         url,
         method: [...methods],
+        config: { unavailable: true },
         handler: async () => {
           throw new PaddockError('unprocessable', `${what}: not available in this version of Paddock.`);
         },

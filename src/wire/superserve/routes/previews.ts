@@ -9,8 +9,8 @@ import { previewHeader, previewParameter } from '../preview-entrance.ts';
 import { timestamp } from '../present.ts';
 import { SandboxParams } from './sandboxes.ts';
 
-const PublishBody = strict({ port: optional(Type.Integer()), access: optional(Type.String()) });
-const TokenBody = strict({ expires_in_seconds: optional(Type.Integer()) });
+export const PublishBody = strict({ port: optional(Type.Integer()), access: optional(Type.String()) });
+export const TokenBody = strict({ expires_in_seconds: optional(Type.Integer()) });
 const readPublish = bodyReader(PublishBody);
 const readToken = bodyReader(TokenBody);
 const readNothing = bodyReader(strict({}));

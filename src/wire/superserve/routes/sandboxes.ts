@@ -26,7 +26,7 @@ import { statusOf } from '../status.ts';
 export const SandboxParams = Type.Object({ id: Type.String() });
 
 /** Unlike in a create, null has a meaning in two of these. */
-const PatchBody = strict({
+export const PatchBody = strict({
   network: Type.Optional(Network),
   metadata: Type.Optional(Type.Record(Type.String(), Type.String())),
   timeout_seconds: Type.Optional(Type.Union([Type.Integer(), Type.Null()])),

@@ -12,7 +12,7 @@ import { presentSnapshot } from '../present.ts';
 import { SandboxParams } from './sandboxes.ts';
 
 const SnapshotParams = Type.Object({ snapshotId: Type.String() });
-const SnapshotBody = strict({ kind: optional(Type.String()), name: optional(Type.String()), idempotency_key: optional(Type.String()) });
+export const SnapshotBody = strict({ kind: optional(Type.String()), name: optional(Type.String()), idempotency_key: optional(Type.String()) });
 const readSnapshot = bodyReader(SnapshotBody);
 const readRename = bodyReader(strict({ name: optional(Type.String()) }));
 

@@ -15,6 +15,7 @@ export function unavailableRoutes(app: Scope): void {
       app.route({
         url,
         method: [...methods],
+        config: { unavailable: true },
         handler: async () => {
           throw notAvailable(what);
         },
