@@ -361,3 +361,25 @@ test('an entry whose authority cannot be read lets nothing out', async () => {
   await assert.rejects(world.lab.control.request({ op: 'admit', entry: { ...world.lab.entry(world.guest, {}), inspection: { authority: null, secrets: [], guardrails: { transformations: [], pii: null, injection: null, toxicity: null, codeSecurity: null, invisibleText: null }, unscanned: 'refuse' } } }), /authority/);
   assert.notEqual((await world.guest.attempt('api.example', 443)).outcome, 'connected');
 });
+
+test('a client that asks before it sends its body is told to go on, though the server is asked later', async () => {
+  await guard({ pii: on });
+  const said = await world.converse('api.example', ['POST /asked HTTP/1.1\r\nHost: api.example\r\nContent-Type: text/plain\r\nContent-Length: 15\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n', 'joe@example.com']);
+  assert.match(said, /^HTTP\/1\.1 100 [^]*HTTP\/1\.1 200 /);
+  assert.match(world.seen[0]!.body, /^\[REDACTED_EMAIL_/);
+});
+
+test('an old token means nothing to a proxy that was started anew', async () => {
+  await guard({ pii: { ...on, types: ['email'] } });
+  await post('/x', '{"m":"joe@example.com"}');
+  const token = JSON.parse(world.seen[0]!.body).m as string;
+  world.lab.proxy.kill('SIGKILL');
+  await new Promise((resolve) => world.lab.proxy.once('exit', resolve));
+  await world.lab.startProxy();
+  await guard({ pii: { ...on, types: ['email'] } });
+  world.seen.length = 0;
+  await post('/x', '{"m":"ann@example.com"}');
+  assert.notEqual(JSON.parse(world.seen[0]!.body).m, token);
+  const said = await post('/x', JSON.stringify({ m: token }));
+  assert.ok(said.body.includes(token) && !said.body.includes('@example'));
+});

@@ -60,10 +60,12 @@ function carryOut(order: Order): Partial<Outcome> {
     return {};
   }
   const body = bodies.get(order.body);
-  if (body === undefined || order.op === 'close') {
+  if (order.op === 'close') {
     bodies.delete(order.body);
     return {};
   }
+  // Its thread was ended, or it was refused already: a part of it must not pass for the whole.
+  if (body === undefined) throw new Error('its beginning was lost');
   const bytes = order.op === 'write' ? body.filter.write(Buffer.from(order.bytes)) : body.filter.end();
   const { unreadable, binary } = body;
   body.unreadable = [];
