@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { VolumeStoreConfig } from './config-volume-store.ts';
 import { ConfigError, parseConfig, settings } from './config.ts';
 
 test('an empty environment gives the documented defaults', () => {
@@ -20,6 +21,7 @@ test('an empty environment gives the documented defaults', () => {
     kept: { memoryMb: null, seconds: 600 },
     snapshots: { max: 100, diskMb: 0 },
     volumes: { max: 100, mb: 4096 },
+    volumeStore: null,
     templates: {
       max: 50, maxVcpus: 10, maxMemoryMb: 20_480, maxDiskMb: 102_400, maxImageMb: 10_240, buildsAtOnce: 2, buildsPerTeam: 5, buildSeconds: 1800, allowOut: [], imageAliases: {}, registryLoginsFile: null,
     },
@@ -97,6 +99,9 @@ const refused: [string, string, string][] = [
   ['PADDOCK_REGISTRY_MIRROR', '127.1:5000', 'PADDOCK_REGISTRY_MIRROR must be host or host:port with a name or an IPv4 address, such as registry.example:5000 or http://10.0.0.5:5000, but has "127.1:5000".'],
   ['PADDOCK_EXTRA_CA_FILE', '/no/such/ca.pem', 'PADDOCK_EXTRA_CA_FILE names /no/such/ca.pem, and there is no such file.'],
   ['PADDOCK_UNSCANNED', 'open', 'PADDOCK_UNSCANNED must be one of refuse, pass, but is "open".'],
+  ['PADDOCK_VOLUME_STORE', 's3://Bucket/../x', 'PADDOCK_VOLUME_STORE must be s3://bucket or s3://bucket/prefix, of letters, digits, ".", "_" and "-", but is "s3://Bucket/../x".'],
+  ['PADDOCK_VOLUME_STORE', 's3://bucket/a/../b', 'PADDOCK_VOLUME_STORE must be s3://bucket or s3://bucket/prefix, of letters, digits, ".", "_" and "-", but is "s3://bucket/a/../b".'],
+  ['PADDOCK_VOLUME_STORE', 's3://bucket', 'PADDOCK_VOLUME_STORE needs a key: name a file in PADDOCK_VOLUME_STORE_CREDENTIALS, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.'],
   ['PADDOCK_NETWORK_LOG_DAYS', '0', 'PADDOCK_NETWORK_LOG_DAYS must be a whole number from 1 to 90, but is "0".'],
   ['PADDOCK_LOG_LEVEL', 'loud', 'PADDOCK_LOG_LEVEL must be one of fatal, error, warn, info, debug, trace, silent, but is "loud".'],
 ];
@@ -105,6 +110,16 @@ for (const [name, value, message] of refused) {
     assert.throws(() => parseConfig({ [name]: value }), (error: unknown) => error instanceof ConfigError && error.message === message);
   });
 }
+
+test('an object store for volumes is understood, and its endpoint never repeated', () => {
+  const env = { PADDOCK_VOLUME_STORE: 's3://bucket//a/b/', AWS_ACCESS_KEY_ID: 'id', AWS_SECRET_ACCESS_KEY: 'secret' };
+  assert.deepEqual(parseConfig(env).config.volumeStore, { bucket: 'bucket', prefix: 'a/b/', endpoint: null, region: 'us-east-1', pathStyle: false, credentialsFile: null, key: { accessKeyId: 'id', secretAccessKey: 'secret', sessionToken: null } });
+  const other = parseConfig({ ...env, PADDOCK_VOLUME_STORE: 's3://bucket', PADDOCK_VOLUME_STORE_ENDPOINT: 'http://10.0.0.5:9000/', PADDOCK_VOLUME_STORE_REGION: 'eu-1' }).config.volumeStore as VolumeStoreConfig;
+  assert.deepEqual([other.prefix, other.endpoint, other.region, other.pathStyle], ['', 'http://10.0.0.5:9000', 'eu-1', true]);
+  for (const [name, value] of [['ENDPOINT', 'https://id:secret@s3.example'], ['ENDPOINT', 's3.example'], ['REGION', 'EU 1'], ['PATH_STYLE', 'maybe']]) {
+    assert.throws(() => parseConfig({ ...env, [`PADDOCK_VOLUME_STORE_${name}`]: value }), (error: unknown) => error instanceof ConfigError && error.message.startsWith(`PADDOCK_VOLUME_STORE_${name} must be`) && !error.message.includes('secret'));
+  }
+});
 
 test('a variable that nobody reads is reported with the nearest name', () => {
   assert.deepEqual(parseConfig({ PADDOCK_LISTN: 'x', PADDOCK_COLOUR_OF_THE_SHED: 'red', HOME: '/' }).warnings, [

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { isIPv4, isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
+import { parseVolumeStore, type VolumeStoreConfig } from './config-volume-store.ts';
 import { type Endpoint, parseEndpoint } from './host/images/registry/endpoint.ts';
 
 /** Every setting of a server, parsed once at the start. Nothing else reads the environment. */
@@ -28,6 +29,8 @@ export interface Config {
   readonly snapshots: { readonly max: number; readonly diskMb: number };
   /** Of a team, and what one may hold. */
   readonly volumes: { readonly max: number; readonly mb: number };
+  /** Null: volumes lie on the disk of this machine. For commands that need none, wherever they lie, and whether that can be reached: `unneeded`. */
+  readonly volumeStore: VolumeStoreConfig | null | 'unneeded';
   /** Of a team. */
   readonly maxSecrets: number;
   readonly templates: TemplateConfig;
@@ -142,6 +145,11 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_MAX_SNAPSHOT_DISK', default: '0', meaning: 'MiB that the snapshots of a team may take on disk together, 0 for no limit but the disk.' },
   { name: 'PADDOCK_MAX_VOLUMES', default: '100', meaning: 'Volumes that a team may have.' },
   { name: 'PADDOCK_MAX_VOLUME_MB', default: '4096', meaning: 'MiB that the files of one volume may take, and that an archive for one may have.' },
+  { name: 'PADDOCK_VOLUME_STORE', default: '', meaning: 'Bucket and prefix in an S3-compatible object store that volumes lie in, s3://bucket/prefix. Without it, they lie on the disk of this machine, and can be mounted.' },
+  { name: 'PADDOCK_VOLUME_STORE_ENDPOINT', default: '', meaning: 'The server of that store, https://host:port (or http). Without it, Amazon S3 in the region.' },
+  { name: 'PADDOCK_VOLUME_STORE_REGION', default: 'us-east-1', meaning: 'Region of the bucket.' },
+  { name: 'PADDOCK_VOLUME_STORE_PATH_STYLE', default: 'yes with an endpoint', meaning: 'Whether requests name the bucket in their path (yes), or in the host name (no).' },
+  { name: 'PADDOCK_VOLUME_STORE_CREDENTIALS', default: '', meaning: 'JSON file with the key of that store: {"accessKeyId": "…", "secretAccessKey": "…"}. Without it, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.' },
   { name: 'PADDOCK_MAX_SECRETS', default: '1000', meaning: 'Secrets that a team may have.' },
   { name: 'PADDOCK_MAX_TEMPLATES', default: '50', meaning: 'Templates that a team may have.' },
   { name: 'PADDOCK_MAX_TEMPLATE_VCPUS', default: '10', meaning: 'Virtual CPUs that a template may give its sandboxes.' },
@@ -220,6 +228,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       max: parseInteger('PADDOCK_MAX_VOLUMES', read('PADDOCK_MAX_VOLUMES') ?? '100', 0, 10_000),
       mb: parseInteger('PADDOCK_MAX_VOLUME_MB', read('PADDOCK_MAX_VOLUME_MB') ?? '4096', 1, 1_048_576),
     }),
+    volumeStore: parseVolumeStore(read, (name) => parseFile(name, read(name)), (variable, problem) => new ConfigError(variable, problem)),
     maxSecrets: parseInteger('PADDOCK_MAX_SECRETS', read('PADDOCK_MAX_SECRETS') ?? '1000', 0, 10_000),
     templates: Object.freeze({
       max: parseInteger('PADDOCK_MAX_TEMPLATES', read('PADDOCK_MAX_TEMPLATES') ?? '50', 0, 10_000),

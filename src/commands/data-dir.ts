@@ -11,6 +11,8 @@ export interface DataFiles {
   readonly lock: string;
   readonly running: string;
   readonly volumes: string;
+  /** Says which object store volumes lie in, when it is not this directory. */
+  readonly volumeStore: string;
 }
 
 export function dataFiles(dataDir: string): DataFiles {
@@ -21,6 +23,7 @@ export function dataFiles(dataDir: string): DataFiles {
     lock: join(dataDir, 'paddock.lock'),
     running: join(dataDir, 'paddock.pid'),
     volumes: join(dataDir, 'volumes'),
+    volumeStore: join(dataDir, 'volume-store.json'),
   };
 }
 

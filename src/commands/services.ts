@@ -30,11 +30,11 @@ import { openArtefacts } from '../host/artefacts.ts';
 import { certificateMaker } from '../host/authorities.ts';
 import { openHost, type LocalHost } from '../host/host.ts';
 import { OciImages } from '../host/images/images.ts';
-import { LocalVolumes } from '../host/volumes/storage.ts';
 import { openStore, type SqlStore } from '../store/store.ts';
 import { naming } from '../server.ts';
-import { dataFiles, storeFiles } from './data-dir.ts';
+import { storeFiles } from './data-dir.ts';
 import { templateSettings } from './template-settings.ts';
+import { openVolumeStorage } from './volume-store.ts';
 
 /** Everything behind the wires, started. Holds the data directory of its config: claim that first. */
 export interface Services {
@@ -97,7 +97,9 @@ export async function openServices(config: Config, log: Logger, buildTemplate?: 
     undo.push(() => events.stop());
     const access = new Access({ store, clock, events });
     const tokens = new Tokens(store.deriveKey('sandbox-tokens'));
-    const volumes = new Volumes({ store, storage: new LocalVolumes(dataFiles(config.dataDir).volumes, host.volumeDisks), clock, events, settings });
+    const { storage, close: closeStorage } = await openVolumeStorage(config, store.volumes, host.volumeDisks, log);
+    undo.push(closeStorage);
+    const volumes = new Volumes({ store, storage, clock, events, settings });
     await volumes.start();
     const shelf = new TemplateShelf(store.templates, host.templates);
     const authorities = new Authorities({ maker: certificateMaker, clock });

@@ -25,7 +25,7 @@ export async function stop(config: Config, options: StopOptions): Promise<number
   using _lock = claimDataDir(config.dataDir);
   const { log, flush } = openLog('warn');
   try {
-    const services = await openServices({ ...config, warmGuests: 0 }, log);
+    const services = await openServices({ ...config, volumeStore: 'unneeded', warmGuests: 0 }, log);
     let ended: number;
     try {
       ended = await services.sandboxes.killAll('stopped');
@@ -45,7 +45,7 @@ async function pauseAll(config: Config): Promise<number> {
   using _lock = claimDataDir(config.dataDir);
   const { log, flush } = openLog('warn');
   try {
-    const services = await openServices({ ...config, warmGuests: 0, kept: { memoryMb: 0, seconds: 0 } }, log);
+    const services = await openServices({ ...config, volumeStore: 'unneeded', warmGuests: 0, kept: { memoryMb: 0, seconds: 0 } }, log);
     try {
       const { paused, failed } = await services.sandboxes.pauseAll();
       process.stdout.write(`${paused} ${paused === 1 ? 'sandbox was' : 'sandboxes were'} paused; the next start brings them back.\n`);

@@ -69,6 +69,7 @@ export class VolumeAttachments {
     const copies: { readonly id: VolumeId; readonly from: VolumePath; readonly to: string }[] = [];
     const mounts: VolumeMount[] = [];
     for (const [i, { volumeId, mountPath, mode, subpath = '' }] of attachments.entries()) {
+      if (mode !== 'copy' && !this.#volumes.storage.mountable) throw invalid(`volumes[${i}].mode`, `cannot be ${mode}: this server keeps volumes in an object store (PADDOCK_VOLUME_STORE), and nothing there can be mounted; use copy, and commit what is to be kept`);
       const { name } = await this.#volumes.get(principal, volumeId);
       const from = parseVolumePath('subpath', subpath);
       const { type } = await this.#volumes.storage.info(volumeId, from);

@@ -23,6 +23,8 @@ export interface IncomingFile extends AsyncDisposable {
  * what is a file where a directory is needed, or the other way round. Changes of one volume are made one after another by the caller.
  */
 export interface VolumeStorage {
+  /** Whether sandboxes can have volumes themselves mounted, and not only copies of their files. */
+  readonly mountable: boolean;
   /** Throws `no_space` when the disk is nearly full. */
   assertRoom(): Promise<void>;
   create(id: VolumeId): Promise<void>;

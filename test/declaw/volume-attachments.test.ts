@@ -1,16 +1,17 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { existsSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { ConflictError, InvalidArgumentError, NotEnoughSpaceError, NotFoundError, Sandbox, Volumes } from '@declaw/sdk';
 import { archive, contentsOf, digest } from '../harness/archives.ts';
 import { guestGroupsOf } from '../harness/machine.ts';
 import { output } from '../harness/sandbox.ts';
 import { serverOfThisFile } from '../harness/server.ts';
+import { volumeStorage } from '../harness/volume-storage.ts';
 
-const server = serverOfThisFile({ PADDOCK_MAX_VOLUME_MB: '8' });
-const volumes = (): string[] => (existsSync(join(server.dataDir, 'volumes')) ? readdirSync(join(server.dataDir, 'volumes')) : []);
+const server = serverOfThisFile({ PADDOCK_MAX_VOLUME_MB: '8', ...volumeStorage.settings });
+const volumes = (): readonly string[] => volumeStorage.kept(server);
+/** Refused for another reason where nothing can be mounted at all; `volume-store.test.ts` says which. */
+const mountable = volumeStorage.store === null;
 
 test('a sandbox starts with the files of its volumes, as its own, and changes nothing of theirs', async () => {
   const big = randomBytes(2_000_000);
@@ -43,7 +44,7 @@ test('a create that asks for what cannot be attached is refused with the field, 
     [{ volume_id: 'vol-00000000-0000-4000-8000-000000000000', mount_path: '/data' }, 404, /no such volume/],
     [{ volume_id: 'vol-1', mount_path: '/data' }, 404, /vol-1/],
   ];
-  for (const [volume, status, message] of refused) {
+  for (const [volume, status, message] of refused.filter(([volume]) => mountable || !JSON.stringify(volume).includes('"mode":"mount'))) {
     const answer = await server.call('POST', '/sandboxes', { json: { volumes: [volume] } });
     assert.deepEqual([answer.status, message.test(answer.json.message)], [status, true], `${JSON.stringify(volume)}: ${answer.text}`);
   }

@@ -4,9 +4,10 @@ import { test } from 'node:test';
 import { ConflictError, InvalidArgumentError, NotEnoughSpaceError, NotFoundError, Volumes } from '@declaw/sdk';
 import { archive } from '../harness/archives.ts';
 import { prepare, serverOfThisFile } from '../harness/server.ts';
+import { volumeStorage } from '../harness/volume-storage.ts';
 import { eventually } from '../harness/wait.ts';
 
-const server = serverOfThisFile({ PADDOCK_MAX_VOLUME_MB: '4' });
+const server = serverOfThisFile({ PADDOCK_MAX_VOLUME_MB: '4', ...volumeStorage.settings });
 let id = '';
 prepare(async () => {
   id = (await Volumes.create('files', archive({ name: 'given/by/archive', data: 'from the archive' }))).volumeId;

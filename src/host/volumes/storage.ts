@@ -13,7 +13,8 @@ import { contentsBelow, type TreeItem } from './contents.ts';
 import { entriesOf, entryOf, statIn } from './entries.ts';
 import { Incoming } from './incoming.ts';
 import { packed, packedTree } from './pack.ts';
-import { codeOf, Directory, explained, inDirectory, isGone, onPath, openDirectory } from './tree.ts';
+import { codeOf, Directory, explained, inDirectory, isGone, onPath, openDirectory, placeOf } from './tree.ts';
+import { UnpackDirectory } from './unpack-directory.ts';
 import { unpack, unpackTree } from './unpack.ts';
 
 /** Below it nothing more is taken: what runs must not suffer for what is kept. */
@@ -27,6 +28,7 @@ const nothing: VolumeUsage = Object.freeze({ bytes: 0, entries: 0 });
  * at a time, and what is found is looked at after it has been opened.
  */
 export class LocalVolumes implements VolumeStorage {
+  readonly mountable = true;
   readonly #root: string;
   readonly #disks: VolumeDisks;
   /** Of the last file placed: no two of this server have the same time, so that no two versions are the same. */
@@ -72,14 +74,14 @@ export class LocalVolumes implements VolumeStorage {
 
   async unpack(id: VolumeId, archive: Readable, limit: VolumeUsage, signal: AbortSignal): Promise<Unpacked | null> {
     using place = await this.#hold(id);
-    const result = await unpack(place.files, archive, limit, signal, () => this.assertRoom());
+    const result = await unpack(new UnpackDirectory(place.files, () => this.assertRoom()), archive, limit, signal);
     if (result !== null) await this.#settle(place);
     return result;
   }
 
   async unpackTree(id: VolumeId, tree: Readable, limit: VolumeUsage, signal: AbortSignal): Promise<Unpacked> {
     using place = await this.#hold(id);
-    const result = await unpackTree(place.files, tree, limit, signal, () => this.assertRoom());
+    const result = await unpackTree(new UnpackDirectory(place.files, () => this.assertRoom()), tree, limit, signal);
     await this.#settle(place);
     return result;
   }
@@ -295,10 +297,4 @@ function deleted(cause?: unknown): PaddockError {
 function noneIfGone(error: unknown): readonly VolumeEntry[] {
   if (isGone(error)) return [];
   throw error;
-}
-
-function placeOf(path: VolumePath): { readonly parent: VolumePath; readonly name: string } {
-  const name = path.at(-1);
-  if (name === undefined) throw new PaddockError('invalid_argument', 'path is the root of the volume, which is a directory and stays', { field: 'path' });
-  return { parent: path.slice(0, -1), name };
 }

@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { lchown, lstat, mkdir, open, opendir, type FileHandle } from 'node:fs/promises';
 import { PaddockError } from '../../core/errors.ts';
+import type { VolumePath } from '../../core/volume.ts';
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 
@@ -147,4 +148,11 @@ export function explained(error: unknown, path: string): unknown {
 /** Whether what was listed a moment ago is not there any more, or is something else; not that its volume is gone. */
 export function isGone(error: unknown): boolean {
   return error instanceof PaddockError && ['not_found', 'invalid_argument'].includes(error.code) && error.detail.reason !== 'volume_not_found';
+}
+
+/** Throws `invalid_argument` for the root. */
+export function placeOf(path: VolumePath): { readonly parent: VolumePath; readonly name: string } {
+  const name = path.at(-1);
+  if (name === undefined) throw new PaddockError('invalid_argument', 'path is the root of the volume, which is a directory and stays', { field: 'path' });
+  return { parent: path.slice(0, -1), name };
 }

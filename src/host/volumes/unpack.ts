@@ -1,4 +1,3 @@
-import { lstat, unlink } from 'node:fs/promises';
 import { Transform, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip } from 'node:zlib';
@@ -6,7 +5,7 @@ import { extract, type Extract, type Header } from 'tar-stream';
 import { PaddockError } from '../../core/errors.ts';
 import { volumePathProblem } from '../../core/volume.ts';
 import type { Unpacked, VolumeUsage } from '../../core/volume-storage.ts';
-import { codeOf, explained, inDirectory } from './tree.ts';
+import { codeOf, explained } from './tree.ts';
 
 /** One file or whatever else of an archive; its content is read before the next one comes. */
 type Entry = Extract extends AsyncIterable<infer E> ? E : never;
@@ -18,11 +17,26 @@ const mostPerEntry = 4096;
 const roomCheckedEvery = 64 * 1024 * 1024;
 const kinds: ReadonlySet<unknown> = new Set(['link', 'symlink', 'character-device', 'block-device', 'fifo']);
 
+/** Where the files of an archive go: empty, and nobody else's. Missing parents are made, and `made` hears of each. Throws ENOTDIR for what is below a file. */
+export interface UnpackTarget {
+  makeDir(names: readonly string[], made: () => void): Promise<void>;
+  /** Reads `content` to its end. Replaces an earlier file; resolves to what that one had, null when there was none. Throws EISDIR where a directory is. */
+  putFile(names: readonly string[], attributes: FileAttributes, content: AsyncIterable<Buffer>, made: () => void): Promise<number | null>;
+  /** Throws `no_space`. */
+  assertRoom(): Promise<void>;
+}
+
+export interface FileAttributes {
+  readonly mode: number;
+  /** Milliseconds; null for now. */
+  readonly modifiedAt: number | null;
+}
+
 /**
- * Reads a tar.gz into the directory `root`, which is empty and nobody else's. Only files and directories come out of it: no link is ever
- * made, so that no later entry can be led elsewhere by one. Null when it has not one byte.
+ * Reads a tar.gz. Only files and directories come out of it: no link is ever made, so that no later entry can be led elsewhere by one. Null when
+ * it has not one byte.
  */
-export async function unpack(root: string, archive: Readable, limit: VolumeUsage, signal: AbortSignal, assertRoom: () => Promise<void>): Promise<Unpacked | null> {
+export async function unpack(target: UnpackTarget, archive: Readable, limit: VolumeUsage, signal: AbortSignal): Promise<Unpacked | null> {
   let began = false;
   const gate = new Transform({
     transform(chunk: Buffer, _encoding, done) {
@@ -34,7 +48,7 @@ export async function unpack(root: string, archive: Readable, limit: VolumeUsage
     flush: (done) => done(began ? null : new NoBytes()),
   });
   try {
-    return await intake(archive, [gate, createGunzip()], new Intake(root, limit, assertRoom, 'archive'), signal);
+    return await intake(archive, [gate, createGunzip()], new Intake(target, limit, 'archive'), signal);
   } catch (error) {
     if (error instanceof NoBytes) return null;
     throw error;
@@ -42,8 +56,8 @@ export async function unpack(root: string, archive: Readable, limit: VolumeUsage
 }
 
 /** The same for a tar that a sandbox has made of a directory. */
-export async function unpackTree(root: string, tree: Readable, limit: VolumeUsage, signal: AbortSignal, assertRoom: () => Promise<void>): Promise<Unpacked> {
-  return intake(tree, [], new Intake(root, limit, assertRoom, 'tree'), signal);
+export async function unpackTree(target: UnpackTarget, tree: Readable, limit: VolumeUsage, signal: AbortSignal): Promise<Unpacked> {
+  return intake(tree, [], new Intake(target, limit, 'tree'), signal);
 }
 
 async function intake(archive: Readable, unpacking: readonly Transform[], taker: Intake, signal: AbortSignal): Promise<Unpacked> {
@@ -84,9 +98,8 @@ async function intake(archive: Readable, unpacking: readonly Transform[], taker:
 }
 
 class Intake {
-  readonly #root: string;
+  readonly #target: UnpackTarget;
   readonly limit: VolumeUsage;
-  readonly #assertRoom: () => Promise<void>;
   readonly #source: 'archive' | 'tree';
   /** Names of links and special files, below which nothing can be. */
   readonly #skipped = new Set<string>();
@@ -96,10 +109,9 @@ class Intake {
   #bytes = 0;
   #entries = 0;
 
-  constructor(root: string, limit: VolumeUsage, assertRoom: () => Promise<void>, source: 'archive' | 'tree') {
-    this.#root = root;
+  constructor(target: UnpackTarget, limit: VolumeUsage, source: 'archive' | 'tree') {
+    this.#target = target;
     this.limit = limit;
-    this.#assertRoom = assertRoom;
     this.#source = source;
   }
 
@@ -127,7 +139,7 @@ class Intake {
     }
     if (header.type === 'directory') {
       entry.resume();
-      await inDirectory(this.#root, names, async () => undefined, { made: () => this.#count(header) }).catch((error: unknown) => this.#fault(error, header));
+      await this.#target.makeDir(names, () => this.#count(header)).catch((error: unknown) => this.#fault(error, header));
       return;
     }
     if ((header.type !== 'file' && header.type !== 'contiguous-file') || Object.keys(header.pax ?? {}).some((key) => key.startsWith('GNU.sparse'))) throw this.#bad(header, 'is of a kind that cannot be read, a sparse file for example');
@@ -136,43 +148,28 @@ class Intake {
 
   async #file(entry: Entry, names: readonly string[], progress: () => void): Promise<void> {
     const { header } = entry;
-    const name = names.at(-1);
-    if (name === undefined) throw this.#bad(header, 'has no name');
+    if (names.length === 0) throw this.#bad(header, 'has no name');
     if (this.#written + header.size > this.limit.bytes) throw this.#tooLarge(header);
-    const work = inDirectory(
-      this.#root,
-      names.slice(0, -1),
-      async (directory) => {
-        const mode = (header.mode & 0o777) | 0o600; // never set-uid, and always readable for its owner
-        const handle = await directory.newFile(name, mode).catch(async (error: unknown) => {
-          if (codeOf(error) !== 'EEXIST') throw error;
-          const old = await lstat(directory.at(name));
-          if (!old.isFile()) throw this.#bad(header, 'is a file here and a directory elsewhere in the archive');
-          await unlink(directory.at(name)); // the last of several counts
-          this.#bytes -= old.size;
-          this.#entries--;
-          return directory.newFile(name, mode);
-        });
-        await using file = handle;
-        await file.chmod(mode);
-        let bytes = 0;
-        for await (const chunk of entry as AsyncIterable<Buffer>) {
-          if (this.#written + chunk.length > this.limit.bytes) throw this.#tooLarge(header);
-          for (let at = 0; at < chunk.length; ) at += (await file.write(chunk, at)).bytesWritten;
-          progress();
-          bytes += chunk.length;
-          this.#written += chunk.length;
-          if (this.#written - this.#checkedAt < roomCheckedEvery) continue;
-          this.#checkedAt = this.#written;
-          await this.#assertRoom();
-        }
-        const at = header.mtime.getTime();
-        if (Number.isFinite(at)) await file.utimes(at / 1000, at / 1000);
-        this.#bytes += bytes;
-      },
-      { made: () => this.#count(header) },
-    );
-    await work.catch((error: unknown) => this.#fault(error, header));
+    const mode = (header.mode & 0o777) | 0o600; // never set-uid, and always readable for its owner
+    const at = header.mtime.getTime();
+    let bytes = 0;
+    const metered = async function* (this: Intake): AsyncGenerator<Buffer> {
+      for await (const chunk of entry as AsyncIterable<Buffer>) {
+        if (this.#written + chunk.length > this.limit.bytes) throw this.#tooLarge(header);
+        yield chunk;
+        progress();
+        bytes += chunk.length;
+        this.#written += chunk.length;
+        if (this.#written - this.#checkedAt < roomCheckedEvery) continue;
+        this.#checkedAt = this.#written;
+        await this.#target.assertRoom();
+      }
+    };
+    const replaced = await this.#target
+      .putFile(names, { mode, modifiedAt: Number.isFinite(at) ? at : null }, metered.call(this), () => this.#count(header))
+      .catch((error: unknown) => this.#fault(error, header));
+    this.#bytes += bytes - (replaced ?? 0);
+    if (replaced !== null) this.#entries--; // the last of several counts
     this.#count(header);
   }
 
@@ -191,6 +188,7 @@ class Intake {
 
   #fault(error: unknown, header: Header): never {
     const code = codeOf(error);
+    if (code === 'EISDIR') throw this.#bad(header, 'is a file here and a directory elsewhere in the archive');
     if (code === 'ENOTDIR' || code === 'ELOOP') throw this.#bad(header, 'is below a file of the same archive');
     throw explained(error, named(header));
   }
