@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { HostLog } from '../../log.ts';
 import { HostSetupError } from '../../setup-error.ts';
 import { Bucket, type BucketOptions } from './bucket.ts';
@@ -40,11 +41,22 @@ async function tryOut(bucket: Bucket, names: ObjectNames, owner: string): Promis
   } finally {
     await bucket.remove(probe);
   }
-  const holder = await bucket.get(names.owner, longestOwner);
-  if (holder !== null) return holder.body.toString();
+  const holder = await readOwner(bucket, names);
+  if (holder !== null) return holder;
   // Of two that begin at once, one is first.
   await bucket.put(names.owner, Buffer.from(owner), 'absent');
-  return (await bucket.get(names.owner, longestOwner))?.body.toString() ?? '';
+  return (await readOwner(bucket, names)) ?? '';
+}
+
+/** Nobody writes an empty one: a store that shows it is in the middle of writing another server's. */
+async function readOwner(bucket: Bucket, names: ObjectNames): Promise<string | null> {
+  for (let attempt = 0; ; attempt++) {
+    const object = await bucket.get(names.owner, longestOwner);
+    if (object === null) return null;
+    const owner = object.body.toString();
+    if (owner !== '' || attempt >= 10) return owner;
+    await sleep(100);
+  }
 }
 
 async function tried<T>(place: string, work: () => Promise<T>): Promise<T> {
