@@ -38,6 +38,8 @@ export interface Config {
   readonly egress: EgressSettings;
   readonly images: ImageSettings;
   readonly networkLogDays: number;
+  /** What becomes of traffic that a guardrail should look into and cannot. */
+  readonly unscanned: 'refuse' | 'pass';
   readonly superserve: SuperserveConfig;
   readonly logLevel: LogLevel;
   /** Who may read the figures at `/metrics`. */
@@ -166,6 +168,7 @@ export const settings: readonly SettingDescription[] = Object.freeze([
   { name: 'PADDOCK_EXTRA_CA_FILE', default: '', meaning: 'PEM file with certificates of authorities of your own that are trusted as well: for an upstream proxy over https, registries of images, and servers whose TLS is opened to put a secret in.' },
   { name: 'PADDOCK_INTERNAL_REGISTRIES', default: '', meaning: 'Registries of images that may be at addresses of this network, host or host:port, several with commas; with http:// before it, one that has no TLS.' },
   { name: 'PADDOCK_REGISTRY_MIRROR', default: '', meaning: 'Registry that is asked instead of Docker Hub for images without a login, host:port, https:// or http:// before it. It may be internal.' },
+  { name: 'PADDOCK_UNSCANNED', default: 'refuse', meaning: 'What becomes of a request or answer that a guardrail has to change or may block and cannot look into (too large, packed in an unknown way, a WebSocket, a scanner that fails): refuse (403 with the reason), or pass. Either way the audit of the sandbox says so.' },
   { name: 'PADDOCK_NETWORK_LOG_DAYS', default: '7', meaning: 'Days that connections stay in the network log, from 1 to 90.' },
   { name: 'PADDOCK_SUPERSERVE_TIMEOUT', default: 'hard_cap', meaning: 'What timeout_seconds does to a Superserve sandbox: hard_cap (destroyed that long after its creation) or auto_pause (paused after each running period of that length).' },
   { name: 'PADDOCK_SUPERSERVE_PREVIEWS', default: 'legacy_public', meaning: 'Who may open ports of a Superserve sandbox created without preview_access: legacy_public (everybody, every port) or public (everybody, published ports).' },
@@ -250,6 +253,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       internalRegistries: parseRegistries(read('PADDOCK_INTERNAL_REGISTRIES')),
       mirror: parseMirror(read('PADDOCK_REGISTRY_MIRROR')),
     }),
+    unscanned: parseChoice('PADDOCK_UNSCANNED', read('PADDOCK_UNSCANNED') ?? 'refuse', ['refuse', 'pass']),
     networkLogDays: parseInteger('PADDOCK_NETWORK_LOG_DAYS', read('PADDOCK_NETWORK_LOG_DAYS') ?? '7', 1, 90),
     superserve: Object.freeze({
       timeout: parseChoice('PADDOCK_SUPERSERVE_TIMEOUT', read('PADDOCK_SUPERSERVE_TIMEOUT') ?? 'hard_cap', ['hard_cap', 'auto_pause']),

@@ -10,7 +10,8 @@ import { Rehydrator } from '../../src/egress/scanners/pii/rehydrator.ts';
 import { TokenTable } from '../../src/egress/scanners/pii/tokens.ts';
 import { piiTypes } from '../../src/egress/scanners/pii/types.ts';
 import { LexiconToxicity } from '../../src/egress/scanners/toxicity.ts';
-import { BodyTransformer, parseTransformations } from '../../src/egress/scanners/transformations.ts';
+import { parseTransformations } from '../../src/core/guardrails/transformations.ts';
+import { BodyTransformer } from '../../src/egress/scanners/transformations.ts';
 import type { Figure, Scenario } from '../figures.ts';
 
 const options = { types: new Set(piiTypes), phone: { region: 'US' } } as const;

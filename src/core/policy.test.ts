@@ -14,6 +14,8 @@ describe('a policy that asks for nothing more than what holds', () => {
     ['empty parts', { network: {}, security: {}, volumes: [] }],
     ['everything off', { security: { pii: { enabled: false }, injectionDefense: { enabled: false, domains: ['a.example'] }, transformations: [], toxicity: { enabled: false }, codeSecurity: { enabled: false }, invisibleText: { enabled: false }, contentGate: { enabled: false }, customPolicy: { enabled: false } } }],
     ['guards without domains, which scan nothing', { security: { injectionDefense: { enabled: true }, contentGate: { enabled: true, domains: [] } } }],
+    ['a judge of injections that nothing is scanned for', { security: { injectionDefense: { enabled: true }, injectionJudge: { enabled: true } } }],
+    ['guardrails', { security: { pii: { enabled: true, domains: ['*.a.example', '~b+\\.example', 'c.example', '*'] }, injectionDefense: { enabled: true, domains: ['*'] }, toxicity: { enabled: true }, codeSecurity: { enabled: true }, invisibleText: { enabled: true }, transformations: [{ match: 'a', replace: 'b' }] } }],
     ['audit on or off', { security: { audit: { enabled: false } } }],
     ['patterns for the echo', { security: { envSecurity: { maskPatterns: ['*_PIN'] } } }],
     ['volumes to be mounted', { volumes: [{ ...volume, mode: 'mount' }, { ...volume, mountPath: '/data2', mode: 'mount-ro' }] }],
@@ -42,12 +44,12 @@ describe('a policy that cannot be read or not be enforced yet', () => {
     ['security.network.deny_out[0]', { network: { denyOut: ['1.2.3.4'] }, security: { network: { denyOut: ['https://a.example'] } } }],
     ['network.deny_out', { network: { denyOut: Array.from({ length: 1001 }, () => '*') } }],
     ['security.network.allow_out[0]', { security: { network: { allowOut: ['a b'] } } }],
-    ['security.pii.enabled', { security: { pii: { enabled: true } } }],
-    ['security.injection_defense.domains', { security: { injectionDefense: { enabled: true, domains: ['*'] } } }],
-    ['security.transformations', { security: { transformations: [{}] } }],
-    ['security.toxicity.enabled', { security: { toxicity: { enabled: true } } }],
-    ['security.code_security.enabled', { security: { codeSecurity: { enabled: true } } }],
-    ['security.invisible_text.enabled', { security: { invisibleText: { enabled: true } } }],
+    ['security.injection_defense.judge.enabled', { security: { injectionDefense: { enabled: true, domains: ['*'] }, injectionJudge: { enabled: true } } }],
+    ['security.injection_defense.domains[1]', { security: { injectionDefense: { enabled: true, domains: ['a.example', '10.0.0.0/8'] } } }],
+    ['security.pii.domains[0]', { security: { pii: { enabled: true, domains: ['https://a.example'] } } }],
+    ['security.invisible_text.domains[0]', { security: { invisibleText: { enabled: true, domains: ['~('] } } }],
+    ['security.transformations[0].match', { security: { transformations: [{}] } }],
+    ['security.transformations[1].match', { security: { transformations: [{ match: 'a', replace: 'b' }, { match: '(a+)+', replace: 'b' }] } }],
     ['security.content_gate.domains', { security: { contentGate: { enabled: true, domains: ['a.example'] } } }],
     ['security.custom_policy.enabled', { security: { customPolicy: { enabled: true } } }],
     ['security.env_security.sensitive_vars', { security: { envSecurity: { sensitiveVars: [{}] } } }],
@@ -71,7 +73,7 @@ describe('a policy that cannot be read or not be enforced yet', () => {
   }
 
   it('is refused with a sentence', () => {
-    assert.throws(() => assertEnforceable({ security: { toxicity: { enabled: true } } }), { message: 'security.toxicity.enabled is not available yet, and is refused rather than ignored; leave it out' });
+    assert.throws(() => assertEnforceable({ security: { customPolicy: { enabled: true } } }), { message: 'security.custom_policy.enabled is not available yet, and is refused rather than ignored; leave it out' });
   });
 });
 

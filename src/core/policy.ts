@@ -1,4 +1,5 @@
 import { PaddockError } from './errors.ts';
+import { type GuardrailsRequest, parseGuardrails } from './guardrails/guardrails.ts';
 import type { VolumeMount } from './host.ts';
 import { parsePolicy } from './network/parse.ts';
 import type { NetworkPolicy } from './network/rules.ts';
@@ -29,17 +30,13 @@ interface ScopedSwitch extends Switch {
   readonly domains?: readonly string[];
 }
 
-export interface SecurityRequest {
-  readonly pii?: Switch;
-  /** Without domains it scans nothing, and so does `contentGate`. */
-  readonly injectionDefense?: ScopedSwitch;
-  readonly transformations?: readonly unknown[];
+export interface SecurityRequest extends GuardrailsRequest {
+  /** Asks a second scorer about injections. */
+  readonly injectionJudge?: Switch;
   readonly audit?: Switch;
   readonly envSecurity?: { readonly maskPatterns?: readonly string[]; readonly sensitiveVars?: readonly unknown[] };
   readonly network?: NetworkRequest;
-  readonly toxicity?: Switch;
-  readonly codeSecurity?: Switch;
-  readonly invisibleText?: Switch;
+  /** Without domains it scans nothing. */
   readonly contentGate?: ScopedSwitch;
   readonly customPolicy?: Switch;
 }
@@ -59,12 +56,8 @@ export function assertEnforceable(request: PolicyRequest): void {
   assertNetwork('network', request.network ?? {});
   const security = request.security ?? {};
   assertNetwork('security.network', security.network ?? {});
-  if (security.pii?.enabled === true) refuse('security.pii.enabled');
-  if (security.injectionDefense?.enabled === true && some(security.injectionDefense.domains)) refuse('security.injection_defense.domains');
-  if (some(security.transformations)) refuse('security.transformations');
-  if (security.toxicity?.enabled === true) refuse('security.toxicity.enabled');
-  if (security.codeSecurity?.enabled === true) refuse('security.code_security.enabled');
-  if (security.invisibleText?.enabled === true) refuse('security.invisible_text.enabled');
+  const guardrails = parseGuardrails(security);
+  if (guardrails?.injection != null && security.injectionJudge?.enabled === true) refuse('security.injection_defense.judge.enabled');
   if (security.contentGate?.enabled === true && some(security.contentGate.domains)) refuse('security.content_gate.domains');
   if (security.customPolicy?.enabled === true) refuse('security.custom_policy.enabled');
   if (some(security.envSecurity?.sensitiveVars)) refuse('security.env_security.sensitive_vars');
@@ -75,12 +68,14 @@ export function assertEnforceable(request: PolicyRequest): void {
 /** The rules in force for a request that was accepted. What the network beside the policy leaves open, the policy's decides. */
 export function enforcedPolicy(request: PolicyRequest): EnforcedPolicy {
   const network: NetworkRequest = { ...request.security?.network, ...request.network };
+  const guardrails = parseGuardrails(request.security ?? {});
   return Object.freeze({
     allowPublicTraffic: network.allowPublicTraffic ?? true,
     audit: request.security?.audit?.enabled ?? true,
     previews: request.previews ?? 'private',
     network: parsePolicy({ allow: network.allowOut ?? [], deny: network.denyOut ?? [] }),
     maskRequestHost: typeof network.maskRequestHost === 'string' && network.maskRequestHost !== '' ? network.maskRequestHost : null,
+    ...(guardrails === null ? {} : { guardrails }),
   });
 }
 

@@ -1,5 +1,6 @@
 import type { AuthorityId, SandboxId, ShortId, SnapshotId, TeamId } from './ids.ts';
 import type { GuestRef, VolumeMount } from './host.ts';
+import type { Guardrails } from './guardrails/guardrails.ts';
 import type { NetworkPolicy } from './network/rules.ts';
 import type { Limits } from './template.ts';
 
@@ -58,6 +59,8 @@ export interface EnforcedPolicy {
   readonly previews: PreviewAccess;
   /** The `Host` that programs behind the port proxy see, with `${PORT}` for the port; null for the usual one. */
   readonly maskRequestHost: string | null;
+  /** What is looked for in its traffic; absent for nothing. */
+  readonly guardrails?: Guardrails;
   /** Volumes that it has before its eyes; absent for none. */
   readonly volumes?: readonly VolumeMount[];
 }

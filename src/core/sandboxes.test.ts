@@ -110,7 +110,7 @@ describe('creating a sandbox', () => {
     ['a longest life of nothing', { lifecycle: { ...patient, maxLifetimeSeconds: 0 } }, 'lifecycle.max_lifetime_seconds', /from 1/],
     ['a longest life above the limit', { lifecycle: { ...patient, maxLifetimeSeconds: 2_592_001 } }, 'lifecycle.max_lifetime_seconds', /the limit is 2592000/],
     ['a pause shorter than nothing', { lifecycle: { ...patient, autoDeleteSeconds: -1 } }, 'lifecycle.auto_delete_seconds', /whole seconds/],
-    ['a rule that is not enforced', { policy: { security: { pii: { enabled: true } } } }, 'security.pii.enabled', /not available yet/],
+    ['a rule that is not enforced', { policy: { security: { customPolicy: { enabled: true } } } }, 'security.custom_policy.enabled', /not available yet/],
   ];
   for (const [what, input, field, message] of refusals) {
     it(`refuses ${what}, naming the field`, async () => {

@@ -6,7 +6,7 @@ import type { EventQueue, QueueReader } from './event-queue.ts';
 import type { PolicyTable } from './table.ts';
 
 /** Version of the protocol that this process speaks. */
-export const controlVersion = 2;
+export const controlVersion = 3;
 
 /** A table of every sandbox of a large host, with a thousand rules each, is tens of megabytes. */
 const longestLine = 128 * 1024 * 1024;
@@ -37,7 +37,7 @@ interface Acknowledgement {
 /**
  * What the server tells this process, one JSON object per line, over a Unix socket that only root can open:
  *
- *     → {"n":1,"op":"hello","version":2,"events":true}    ← {"n":1,"ok":true,"version":2,"pid":…,"admitted":…}
+ *     → {"n":1,"op":"hello","version":3,"events":true}    ← {"n":1,"ok":true,"version":3,"pid":…,"admitted":…}
  *     → {"n":2,"op":"table","entries":[…]}                 ← {"n":2,"ok":true,"failed":[{"address":…,"error":…}]}
  *     → {"n":3,"op":"admit","entry":{…}}                   ← {"n":3,"ok":true}
  *     → {"n":4,"op":"expel","address":"10.0.0.6"}          ← {"n":4,"ok":true}

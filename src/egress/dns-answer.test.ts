@@ -8,6 +8,7 @@ import { answerFor, encodeAnswer, rcode, sizeLimit, type DnsPlaces } from './dns
 import { decode } from './dns-upstream.ts';
 import { Guest } from './guest.ts';
 import { Resolver } from './resolver.ts';
+import { TokenTables } from './scanners/pii/token-tables.ts';
 import { defaultLimits } from './settings.ts';
 
 const zone: Record<string, Answer[]> = {
@@ -38,7 +39,7 @@ function scene(rules: { allow?: string[]; deny?: string[] }): { ask(name: string
     },
   });
   const entry = { sandboxId: 'box' as SandboxId, teamId: 'team' as TeamId, address: '10.0.0.6', policy: parsePolicy({ allow: rules.allow ?? [], deny: rules.deny ?? [] }) };
-  const guest = new Guest(entry, defaultLimits);
+  const guest = new Guest(entry, defaultLimits, new TokenTables());
   const places: DnsPlaces = { resolver, isOwn: (address) => formatAddress(address) === '93.184.216.99', syntheticFor: () => parseIpv4('198.18.7.7') };
   return { asked, ask: (name, type = 'A') => answerFor(guest, { name, type: type as RecordType, class: 'IN' }, places) };
 }

@@ -6,6 +6,7 @@ import { parsePolicy } from '../core/network/parse.ts';
 import type { NetworkPolicy } from '../core/network/rules.ts';
 import type { SandboxId } from '../core/ids.ts';
 import { Inspector } from './inspector.ts';
+import type { TokenTables } from './scanners/pii/token-tables.ts';
 import type { EgressLimits } from './settings.ts';
 import { SyntheticNames } from './synthetic-names.ts';
 import { TokenBucket } from './token-bucket.ts';
@@ -31,6 +32,7 @@ export class Guest {
   readonly names: SyntheticNames;
   readonly questions: TokenBucket;
   readonly flows = new Set<Flow>();
+  readonly #tokens: TokenTables;
   #policy: NetworkPolicy;
   #shape: PolicyShape;
   #inspector: Inspector | null = null;
@@ -38,12 +40,13 @@ export class Guest {
   #secluded = false;
 
   /** @throws Error when the entry's address is none. */
-  constructor(entry: EgressEntry, limits: EgressLimits) {
+  constructor(entry: EgressEntry, limits: EgressLimits, tokens: TokenTables) {
     const source = parseIpv4(entry.address);
     if (source === null) throw new Error(`"${entry.address}" is not an IPv4 address.`);
     this.id = entry.sandboxId;
     this.address = entry.address;
     this.source = source;
+    this.#tokens = tokens;
     this.names = new SyntheticNames(entry.sandboxId, limits.namesPerSandbox);
     this.questions = new TokenBucket(limits.questionsPerSecond);
     this.#policy = entry.policy;
@@ -99,7 +102,8 @@ export class Guest {
 
   /** Puts another inspection in force, from the next request on. @throws Error when it must not be; then its traffic must end. */
   inspect(inspection: Inspection | undefined): void {
-    this.#inspector = inspection === undefined || inspection.secrets.length === 0 ? null : new Inspector(inspection, this.#inspector);
+    const empty = inspection === undefined || (inspection.secrets.length === 0 && inspection.guardrails === null);
+    this.#inspector = empty ? null : new Inspector(inspection, this.#inspector, this.#tokens.of(this.id));
   }
 
   /** Ends what is open and lets nothing leave, or takes that back. Its rules and names stay. */

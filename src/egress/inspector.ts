@@ -1,9 +1,13 @@
 import type { Inspection, InspectionEvent } from '../core/network/inspection.ts';
 import type { SandboxId } from '../core/ids.ts';
 import type { EventQueue } from './event-queue.ts';
+import type { Exchanged } from './http/exchange.ts';
+import { findingsOf, GuestGuardrails } from './pipeline/guardrails.ts';
 import { GuestSecrets } from './pipeline/guest-secrets.ts';
+import { PiiStage } from './pipeline/pii.ts';
 import { SecretsStage } from './pipeline/secrets.ts';
-import type { Stage } from './pipeline/stage.ts';
+import type { Stages } from './pipeline/stage.ts';
+import type { TokenTable } from './scanners/pii/tokens.ts';
 import { LeafCertificates } from './tls/leaf-certificates.ts';
 
 /** Ports on which TLS mostly carries HTTP. */
@@ -13,29 +17,41 @@ const webPorts = new Set([443, 8443]);
 export class Inspector {
   readonly certificates: LeafCertificates;
   readonly #secrets: GuestSecrets;
+  readonly #guardrails: GuestGuardrails | null;
 
-  /** @param before what was in force until now. @throws Error for an inspection that must not be put in force. */
-  constructor({ authority, secrets }: Inspection, before: Inspector | null) {
+  /**
+   * @param before what was in force until now.
+   * @param tokens of the sandbox, for what must not leave it.
+   * @throws Error for an inspection that must not be put in force.
+   */
+  constructor({ authority, secrets, guardrails, unscanned }: Inspection, before: Inspector | null, tokens: TokenTable) {
+    if (authority === null) throw new Error('The authority of the sandbox cannot be read, so its guardrails cannot be enforced.');
     this.#secrets = new GuestSecrets(secrets);
+    this.#guardrails = guardrails === null ? null : new GuestGuardrails(guardrails, unscanned, tokens, new Set(secrets.map(({ standIn }) => standIn)));
     this.certificates = before !== null && before.certificates.isOf(authority) ? before.certificates : new LeafCertificates(authority);
   }
 
   /**
-   * Whether TLS to this host has to be opened: where a secret may be put in, and, so that a stand-in that goes astray is noticed, wherever
-   * the web is.
+   * Whether TLS to this host has to be opened: where a secret may be put in or a guardrail looks, and, so that a stand-in that goes astray is
+   * noticed, wherever the web is.
    */
   opens(host: string | null, port: number): boolean {
-    return (this.#secrets.hasStandIns && webPorts.has(port)) || this.#secrets.concerns(host);
+    if ((this.#secrets.hasStandIns || this.#guardrails?.everywhere === true) && webPorts.has(port)) return true;
+    return this.#secrets.concerns(host) || (host !== null && this.#guardrails?.everywhere !== true && this.#guardrails?.concerns(host) === true);
   }
 
-  /** New ones for each exchange. */
-  stages(): readonly Stage[] {
-    return this.#secrets.bindings.length === 0 ? [] : [new SecretsStage(this.#secrets)];
+  /** New ones for each exchange. Real values of secrets come in behind everything that looks, and are gone before it looks again. */
+  stages(host: string): Stages {
+    const { outbound, inbound } = this.#guardrails?.stages(host) ?? { outbound: [], inbound: [] };
+    const secrets = this.#secrets.bindings.length === 0 ? [] : [new SecretsStage(this.#secrets)];
+    return { outbound: [...outbound, ...secrets], inbound: [...secrets, ...inbound] };
   }
 }
 
 /** Writes down what was done about a request, without anything secret. */
-export function recordInspection(queue: EventQueue<InspectionEvent>, sandboxId: SandboxId, event: Omit<InspectionEvent, 'sandboxId' | 'secrets'>, stages: readonly Stage[]): void {
-  const secrets = stages.find((stage) => stage instanceof SecretsStage);
-  queue.record({ ...event, sandboxId, path: secrets?.loggable(event.path) ?? event.path.split('?', 1)[0]!.slice(0, 512), secrets: secrets?.uses ?? [] });
+export function recordInspection(queue: EventQueue<InspectionEvent>, sandboxId: SandboxId, event: Exchanged, stages: Stages): void {
+  const personal = stages.outbound.find((stage) => stage instanceof PiiStage);
+  const path = (personal?.loggable(event.path) ?? event.path).split('?', 1)[0]!;
+  const secrets = stages.outbound.find((stage) => stage instanceof SecretsStage);
+  queue.record({ ...event, sandboxId, path: secrets?.loggable(path) ?? path.slice(0, 512), secrets: secrets?.uses ?? [], guardrails: findingsOf(stages) });
 }

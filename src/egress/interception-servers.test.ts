@@ -215,7 +215,7 @@ test('a proxy that was killed puts secrets in again as soon as it has its table'
   world.lab.proxy.kill('SIGKILL');
   await new Promise((resolve) => world.lab.proxy.once('exit', resolve));
   await world.lab.startProxy();
-  await world.lab.control.request({ op: 'table', entries: [{ ...world.lab.entry(world.guest, {}), inspection: { authority: world.authority, secrets: [world.binding()] } }] });
+  await world.lab.control.request({ op: 'table', entries: [{ ...world.lab.entry(world.guest, {}), inspection: { authority: world.authority, secrets: [world.binding()], guardrails: null, unscanned: 'refuse' } }] });
   world.seen.length = 0;
   assert.equal((await world.fetch('https://api.example/', { headers: bearer })).status, 200);
   assert.equal(world.seen[0]!.headers.authorization, `Bearer ${realValue}`);

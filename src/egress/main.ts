@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import { formatAddress, networkOf, parseIpv4 } from '../core/network/addresses.ts';
 import type { InspectionEvent } from '../core/network/inspection.ts';
 import { ConnectionLog } from './connection-log.ts';
@@ -7,6 +8,7 @@ import { DnsServer } from './dns-server.ts';
 import { NameServers } from './dns-upstream.ts';
 import { EventQueue } from './event-queue.ts';
 import { Filter } from './filter.ts';
+import { holdBodiesIn } from './http/held-body.ts';
 import { Http1Server } from './http/http1-front.ts';
 import { recordInspection } from './inspector.ts';
 import { OwnAddresses } from './own-addresses.ts';
@@ -35,6 +37,7 @@ try {
 async function start(): Promise<void> {
   forbidDumps();
   const settings = parseSettings(process.argv[2] ?? process.env['PADDOCK_EGRESS']);
+  holdBodiesIn(dirname(settings.controlSocket));
   const files = raiseOpenFiles(settings.limits.connections * 2 + 2048);
   const limits = { ...settings.limits, connections: Math.min(settings.limits.connections, Math.floor((files - 1024) / 2)) };
   // The ports come first: whoever holds them is the one proxy of this gateway, and its rules are left alone.

@@ -1,6 +1,7 @@
 import type { EgressEntry } from '../core/network/egress.ts';
 import type { Filter } from './filter.ts';
 import { Guest } from './guest.ts';
+import { TokenTables } from './scanners/pii/token-tables.ts';
 import type { EgressLimits } from './settings.ts';
 
 /**
@@ -10,6 +11,8 @@ import type { EgressLimits } from './settings.ts';
 export class PolicyTable {
   readonly #filter: Filter;
   readonly #limits: EgressLimits;
+  /** Outlive the guests: a sandbox that was paused comes back as another one. */
+  readonly #tokens = new TokenTables();
   readonly #guests = new Map<string, Guest>();
 
   constructor(filter: Filter, limits: EgressLimits) {
@@ -34,7 +37,7 @@ export class PolicyTable {
   admit(entry: EgressEntry): void {
     const known = this.#guests.get(entry.address);
     if (known !== undefined && known.id !== entry.sandboxId) this.expel(entry.address);
-    const guest = this.#guests.get(entry.address) ?? new Guest(entry, this.#limits);
+    const guest = this.#guests.get(entry.address) ?? new Guest(entry, this.#limits, this.#tokens);
     try {
       guest.inspect(entry.inspection);
       guest.rule(entry.policy);

@@ -1,4 +1,5 @@
 import { PaddockError } from '../core/errors.ts';
+import { type Guardrails, guardrailsRequest, type GuardrailsRequest, parseGuardrails } from '../core/guardrails/guardrails.ts';
 import { parsePolicy } from '../core/network/parse.ts';
 import { ruleTexts, type NetworkPolicy, type NetworkRules } from '../core/network/rules.ts';
 import type { VolumeMount } from '../core/host.ts';
@@ -11,6 +12,7 @@ interface StoredPolicy {
   readonly network?: NetworkRules;
   readonly maskRequestHost?: string | null;
   readonly previews?: PreviewAccess;
+  readonly guardrails?: GuardrailsRequest;
   readonly volumes?: readonly VolumeMount[];
 }
 
@@ -27,8 +29,8 @@ export class Policies {
   readonly #parsed = new Map<string, EnforcedPolicy>();
 
   write(policy: EnforcedPolicy): string {
-    const { allowPublicTraffic, audit, network, maskRequestHost, previews, volumes } = policy;
-    const row: StoredPolicy = { allowPublicTraffic, audit, network: ruleTexts(network), maskRequestHost, previews, ...(volumes === undefined ? {} : { volumes }) };
+    const { allowPublicTraffic, audit, network, maskRequestHost, previews, guardrails, volumes } = policy;
+    const row: StoredPolicy = { allowPublicTraffic, audit, network: ruleTexts(network), maskRequestHost, previews, ...(guardrails === undefined ? {} : { guardrails: guardrailsRequest(guardrails) }), ...(volumes === undefined ? {} : { volumes }) };
     return JSON.stringify(row);
   }
 
@@ -42,11 +44,22 @@ export class Policies {
       network: networkOf(row.network ?? beforeNetworks),
       maskRequestHost: row.maskRequestHost ?? null,
       previews: row.previews ?? 'private',
+      ...guardrailsOf(row.guardrails),
       ...(row.volumes === undefined ? {} : { volumes: row.volumes }),
     });
     if (this.#parsed.size >= mostRemembered) this.#parsed.clear();
     this.#parsed.set(text, policy);
     return policy;
+  }
+}
+
+function guardrailsOf(request: GuardrailsRequest | undefined): { guardrails?: Guardrails } {
+  if (request === undefined) return {};
+  try {
+    const guardrails = parseGuardrails(request);
+    return guardrails === null ? {} : { guardrails };
+  } catch (cause) {
+    throw new PaddockError('internal', `the stored guardrails cannot be read: ${(cause as Error).message}`, {}, { cause });
   }
 }
 

@@ -25,8 +25,8 @@ import { serverOfThisFile } from '../harness/server.ts';
 
 const server = serverOfThisFile();
 
-/** Policies that ask for nothing that is not in force already. */
-const harmless: [string, SecurityPolicy][] = [
+/** Policies that are in force, or ask for nothing. */
+const enforced: [string, SecurityPolicy][] = [
   ['the default policy', createSecurityPolicy()],
   ['everything present and switched off', createSecurityPolicy({ pii: createPIIConfig(), injectionDefense: createInjectionDefenseConfig(), toxicity: createToxicityConfig(), codeSecurity: createCodeSecurityConfig(), invisibleText: createInvisibleTextConfig(), contentGate: createContentGateConfig(), transformations: [] })],
   ['injection defence without domains, which scans nothing', createSecurityPolicy({ injectionDefense: createInjectionDefenseConfig({ enabled: true, action: 'block', injectionMode: 'balanced', judge: { enabled: true } }) })],
@@ -34,24 +34,21 @@ const harmless: [string, SecurityPolicy][] = [
   ['a content gate without domains, which intercepts nothing', createSecurityPolicy({ contentGate: createContentGateConfig({ enabled: true }) })],
   ['no audit', createSecurityPolicy({ audit: createAuditConfig({ enabled: false }) })],
   ['other patterns of what to mask', createSecurityPolicy({ envSecurity: createEnvSecurityConfig({ maskPatterns: ['PRIVATE_*'] }) })],
+  ['personal data', createSecurityPolicy({ pii: createPIIConfig({ enabled: true }) })],
+  ['personal data of no kinds, which are all of them', createSecurityPolicy({ pii: createPIIConfig({ enabled: true, action: 'log_only', types: [] }) })],
+  ['every other guardrail', createSecurityPolicy({ injectionDefense: createInjectionDefenseConfig({ enabled: true, domains: ['api.example.com'] }), transformations: [createTransformationRule({ match: 'a', replace: 'b' })], toxicity: createToxicityConfig({ enabled: true }), codeSecurity: createCodeSecurityConfig({ enabled: true }), invisibleText: createInvisibleTextConfig({ enabled: true }) })],
   ['a network that denies everything', createSecurityPolicy({ network: createNetworkPolicy({ denyOut: [ALL_TRAFFIC] }) })],
 ];
 
 /** Policies that want something this version cannot enforce, and the field that must be named. */
 const unenforceable: [string, SecurityPolicy][] = [
-  ['security.pii', createSecurityPolicy({ pii: createPIIConfig({ enabled: true }) })],
-  ['security.pii', createSecurityPolicy({ pii: createPIIConfig({ enabled: true, action: 'log_only', types: [] }) })],
-  ['security.injection_defense', createSecurityPolicy({ injectionDefense: createInjectionDefenseConfig({ enabled: true, domains: ['api.example.com'] }) })],
-  ['security.transformations', createSecurityPolicy({ transformations: [createTransformationRule({ match: 'a', replace: 'b' })] })],
-  ['security.toxicity', createSecurityPolicy({ toxicity: createToxicityConfig({ enabled: true }) })],
-  ['security.code_security', createSecurityPolicy({ codeSecurity: createCodeSecurityConfig({ enabled: true }) })],
-  ['security.invisible_text', createSecurityPolicy({ invisibleText: createInvisibleTextConfig({ enabled: true }) })],
+  ['security.injection_defense', createSecurityPolicy({ injectionDefense: createInjectionDefenseConfig({ enabled: true, domains: ['api.example.com'], judge: { enabled: true } }) })],
   ['security.content_gate', createSecurityPolicy({ contentGate: createContentGateConfig({ enabled: true, domains: ['*.example.com'] }) })],
   ['security.custom_policy', fullInjectionDefensePolicy()],
 ];
 
-test('policies that ask for nothing are accepted and echoed as they were sent, as text and as object', async () => {
-  for (const [name, policy] of harmless) {
+test('policies that can be enforced are accepted and echoed as they were sent, as text and as object', async () => {
+  for (const [name, policy] of enforced) {
     const object = securityPolicyToJSON(policy);
     for (const security of [object, { policy_json: JSON.stringify(object) }]) {
       const { status, json } = await server.call('POST', '/sandboxes', { json: { security } });
@@ -64,7 +61,7 @@ test('policies that ask for nothing are accepted and echoed as they were sent, a
 });
 
 test('the SDK creates with each of them', async () => {
-  for (const [name, security] of harmless) {
+  for (const [name, security] of enforced) {
     const sandbox = await Sandbox.create({ security });
     assert.equal((await sandbox.commands.run('echo runs')).stdout, 'runs\n', name);
     await sandbox.kill();

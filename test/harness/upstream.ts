@@ -16,6 +16,7 @@ export interface Arrived {
   readonly method: string;
   readonly url: string;
   readonly headers: IncomingHttpHeaders;
+  readonly body: string;
 }
 
 export interface Upstream {
@@ -44,10 +45,14 @@ export async function serverWithUpstream(names: readonly string[], settings: Rea
     for (const name of names) net.name(name, net.host(10));
     const upstream = createServer({ ...(await makeCertificate(authority, names[0]!)), SNICallback: (name, done) => done(null, contexts.get(name)) }, (request, response) => {
       const { host = '' } = request.headers;
-      const seen: Arrived = { host, method: request.method ?? '', url: request.url ?? '', headers: request.headers };
-      arrived.push(seen);
-      response.setHeader('content-type', 'application/json');
-      response.end(JSON.stringify(seen));
+      const chunks: Buffer[] = [];
+      request.on('data', (chunk: Buffer) => chunks.push(chunk));
+      request.on('end', () => {
+        const seen: Arrived = { host, method: request.method ?? '', url: request.url ?? '', headers: request.headers, body: Buffer.concat(chunks).toString() };
+        arrived.push(seen);
+        response.setHeader('content-type', 'application/json');
+        response.end(JSON.stringify(seen));
+      });
     });
     upstream.on('tlsClientError', () => {});
     net.keep(upstream);

@@ -85,7 +85,8 @@ export function shape(policy: NetworkPolicy): PolicyShape {
   });
 }
 
-function matchesName(rule: DestinationRule, name: string): boolean {
+/** Whether a rule is for this canonical name. */
+export function matchesName(rule: DestinationRule, name: string): boolean {
   switch (rule.kind) {
     case 'name':
       return rule.name === name;

@@ -1,9 +1,15 @@
+import type { GuardrailFinding, Unscanned } from '../guardrails/finding.ts';
+import type { Guardrails } from '../guardrails/guardrails.ts';
 import type { SandboxId } from '../ids.ts';
 
 /** What the proxy needs to look into the traffic of a sandbox. Without it bytes are passed on unread. */
 export interface Inspection {
-  readonly authority: SandboxAuthority;
+  /** Null when it cannot be read: then nothing of the sandbox leaves. */
+  readonly authority: SandboxAuthority | null;
   readonly secrets: readonly SecretBinding[];
+  /** Null when nothing but secrets is looked for. */
+  readonly guardrails: Guardrails | null;
+  readonly unscanned: Unscanned;
 }
 
 /**
@@ -91,4 +97,6 @@ export interface InspectionEvent {
   readonly errorCode: string | null;
   readonly reason: string;
   readonly secrets: readonly SecretUse[];
+  /** Guardrails that found something, or could not look. */
+  readonly guardrails: readonly GuardrailFinding[];
 }

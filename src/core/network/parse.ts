@@ -42,6 +42,15 @@ export function parsePolicy(rules: NetworkRules, fields: RuleFields = { allow: '
   });
 }
 
+/** Host names, `*.suffix` and `~regex` of a list that says which hosts something else is for. @throws PaddockError as `parsePolicy` */
+export function parseDomains(texts: readonly string[], field: string, budget: { left: number } = { left: heaviestPolicy }): readonly DestinationRule[] {
+  const rules = parseList(texts, field, allForms, budget);
+  rules.forEach((rule, i) => {
+    if (rule.kind === 'cidr') throw refused(`${field}[${i}]`, rule.text, 'is an address; give host names, *.suffix or ~regex, or leave the list out');
+  });
+  return rules;
+}
+
 function parseList(texts: readonly string[], field: string, forms: RuleForms, budget: { left: number }): readonly DestinationRule[] {
   if (texts.length > mostRules) throw invalid(field, `has ${texts.length} entries; the limit is ${mostRules}`);
   return Object.freeze(texts.map((text, i) => Object.freeze(parseRule(text, `${field}[${i}]`, forms, budget))));

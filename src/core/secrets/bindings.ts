@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Clock } from '../clock.ts';
 import { PaddockError } from '../errors.ts';
 import type { EventLog } from '../events.ts';
+import type { Unscanned } from '../guardrails/finding.ts';
 import type { AuthorityId, SandboxId, SecretId, TeamId } from '../ids.ts';
 import type { Inspection } from '../network/inspection.ts';
 import type { Principal } from '../principal.ts';
@@ -18,6 +19,7 @@ interface SecretBindingsDeps {
   readonly clock: Clock;
   readonly events: EventLog;
   readonly authorities: Authorities;
+  readonly unscanned: Unscanned;
 }
 
 /** A secret that a sandbox is to have. */
@@ -139,16 +141,17 @@ export class SecretBindings {
   async equip(sandbox: Pick<Sandbox, 'id' | 'teamId' | 'policy'>, authority: Authority | null, bindings: readonly Binding[]): Promise<Equipment> {
     const env = Object.fromEntries(bindings.filter(({ inherited, detachedAt }) => !inherited && detachedAt === null).map(({ variable, standIn }) => [variable, standIn]));
     const certificate = authority?.certificate ?? null;
-    if (bindings.length === 0) return { env, certificate, inspection: null, secretIds: [] };
+    const guardrails = sandbox.policy.guardrails ?? null;
+    if (bindings.length === 0 && guardrails === null) return { env, certificate, inspection: null, secretIds: [] };
     const secretIds = [...new Set(bindings.map(({ secretId }) => secretId))];
     const opened = await this.#deps.store.secrets.open(sandbox.teamId, secretIds);
     for (const { secret, fault } of opened.values()) {
       if (fault !== null) this.#deps.events.ofSandbox(sandbox, 'admin', 'secret_unreadable_failed', { secretId: secret.id, secretName: secret.name, message: fault });
     }
-    return { env, certificate, inspection: authority === null ? null : inspectionOf(authority, bindings, opened), secretIds };
+    return { env, certificate, inspection: authority === null && guardrails === null ? null : { ...inspectionOf(authority, bindings, opened), guardrails, unscanned: this.#deps.unscanned }, secretIds };
   }
 
-  /** Null when there is none, or one that cannot be opened, which is told: nothing is looked into then, so no secret is put in anywhere. */
+  /** Null when there is none, or one that cannot be opened, which is told: nothing is looked into then: no secret is put in anywhere, and a sandbox with guardrails reaches nothing. */
   async #authority(teamId: TeamId, id: AuthorityId | null): Promise<Authority | null> {
     if (id === null) return null;
     try {
@@ -168,11 +171,11 @@ export class SecretBindings {
 }
 
 /** Newest first: of several with the same stand-in the one in force counts. */
-function inspectionOf({ certificate, privateKey }: Authority, bindings: readonly Binding[], opened: ReadonlyMap<SecretId, OpenedSecret>): Inspection {
+function inspectionOf(authority: Authority | null, bindings: readonly Binding[], opened: ReadonlyMap<SecretId, OpenedSecret>): Pick<Inspection, 'authority' | 'secrets'> {
   const live = bindings.filter(({ detachedAt }) => detachedAt === null);
   const detached = bindings.filter(({ detachedAt }) => detachedAt !== null).slice(-mostDetached);
   return {
-    authority: { certificate, privateKey },
+    authority: authority === null ? null : { certificate: authority.certificate, privateKey: authority.privateKey },
     secrets: [...detached, ...live].toReversed().map(({ id, secretId, standIn, when, detachedAt }) => {
       const found = opened.get(secretId);
       return {

@@ -35,7 +35,7 @@ describe('a sandbox with a secret', () => {
     assert.deepEqual(armed(server, sandbox), { [standIn]: 'real-value-1' });
     const spec = server.host.specs.at(-1)!;
     assert.match(spec.identity.certificate!, /^certificate \d+$/);
-    assert.equal(spec.inspection?.authority.certificate, spec.identity.certificate);
+    assert.equal(spec.inspection?.authority?.certificate, spec.identity.certificate);
     assert.ok(!JSON.stringify(spec.identity).includes('real-value-1'));
     const plain = await server.create();
     assert.equal(server.host.inspections.get(plain.id), null);
@@ -266,7 +266,7 @@ describe('attacks on secrets', () => {
 
 describe('the log of secrets', () => {
   const event = (sandboxId: SandboxId, bindingId: string, changes: Partial<InspectionEvent> = {}): InspectionEvent => ({
-    sandboxId, at: Date.now(), method: 'POST', host: 'api.example.com', port: 443, path: '/v1/x', status: 200, upstreamStatus: 200, durationMs: 12.4, bytesSent: 1, bytesReceived: 1, verdict: 'allowed', errorCode: null, reason: '',
+    sandboxId, at: Date.now(), method: 'POST', host: 'api.example.com', port: 443, path: '/v1/x', status: 200, upstreamStatus: 200, durationMs: 12.4, bytesSent: 1, bytesReceived: 1, verdict: 'allowed', errorCode: null, reason: '', guardrails: [],
     secrets: [{ bindingId, outcome: 'injected', code: null, removedFromResponse: 0 }], ...changes,
   });
 
@@ -306,7 +306,7 @@ describe('the network log', () => {
     const [binding] = server.host.inspections.get(sandbox.id)!.secrets;
     const connection = (at: number): ConnectionEvent => ({ sandboxId: sandbox.id, at, host: `c${at}`, address: null, port: 443, protocol: 'tcp', verdict: 'allowed', matchRule: 'default', rule: null, reason: '', bytesSent: 0, bytesReceived: 0, durationMs: 1, count: 1 });
     const request = (at: number): InspectionEvent => ({
-      sandboxId: sandbox.id, at, method: 'GET', host: `r${at}`, port: 443, path: '/', status: 200, upstreamStatus: 200, durationMs: 1, bytesSent: 0, bytesReceived: 0, verdict: 'allowed', errorCode: null, reason: '',
+      sandboxId: sandbox.id, at, method: 'GET', host: `r${at}`, port: 443, path: '/', status: 200, upstreamStatus: 200, durationMs: 1, bytesSent: 0, bytesReceived: 0, verdict: 'allowed', errorCode: null, reason: '', guardrails: [],
       secrets: [{ bindingId: binding!.id, outcome: 'injected', code: null, removedFromResponse: 0 }],
     });
     await server.host.connected(...[10, 20, 20, 40, 50].map(connection));

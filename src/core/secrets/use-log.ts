@@ -1,12 +1,11 @@
-import type { Host } from '../host.ts';
 import type { SecretId } from '../ids.ts';
 import type { InspectionEvent } from '../network/inspection.ts';
 import type { Store } from '../store.ts';
 import type { LoggedUse } from './secret.ts';
 
-/** Writes down in which requests secrets played a part. Must be called before the sandboxes are started: what happened while no server ran is told at once. */
-export function logSecretUses({ store, host }: { readonly store: Store; readonly host: Host }): void {
-  host.onInspections(async (events: readonly InspectionEvent[]) => {
+/** Writes down in which requests secrets played a part. */
+export function secretUseLog(store: Store): (events: readonly InspectionEvent[]) => Promise<void> {
+  return async (events) => {
     const used = events.filter(({ secrets }) => secrets.length > 0);
     const owners = await store.secretBindings.secretsOf([...new Set(used.flatMap(({ secrets }) => secrets.map(({ bindingId }) => bindingId)))]);
     const uses: LoggedUse[] = [];
@@ -32,5 +31,5 @@ export function logSecretUses({ store, host }: { readonly store: Store; readonly
     }
     await store.secretUses.append(uses);
     for (const [secretId, at] of injectedAt) await store.secrets.used([secretId], at);
-  });
+  };
 }

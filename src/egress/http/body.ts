@@ -1,40 +1,81 @@
 import type { Readable } from 'node:stream';
 import type { BodyFilter } from '../pipeline/stage.ts';
 import type { BodySink } from './front.ts';
+import { HeldBody } from './held-body.ts';
 
-/**
- * Passes a body on, through the filters in their order, as fast as the sink takes it.
- *
- * @param count is told the size of every piece as it came.
- * @throws What a filter throws, or Error when either side ends early.
- */
-export async function passBody(source: Readable, filters: readonly BodyFilter[], sink: BodySink, count: (size: number) => void): Promise<void> {
-  for await (const chunk of source.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-    count(chunk.length);
-    let passed = chunk;
+export interface FilteredBodyOptions {
+  readonly filters: readonly BodyFilter[];
+  /** Is told the size of every piece as it came. */
+  readonly count: (size: number) => void;
+  /** Says what it means that the source has failed. */
+  readonly fault?: (reason: unknown) => unknown;
+}
+
+/** A body on its way through filters, in their order: held back as long as one of them asks for it, and then as fast as it is taken. */
+export class FilteredBody {
+  readonly #pieces: AsyncIterator<Buffer>;
+  readonly #options: FilteredBodyOptions;
+  readonly #held = new HeldBody();
+  #ended = false;
+
+  constructor(source: Readable, options: FilteredBodyOptions) {
+    this.#pieces = source.iterator({ destroyOnReturn: false }) as AsyncIterator<Buffer>;
+    this.#options = options;
+  }
+
+  /** Its length, when all of it is here. */
+  get length(): number | null {
+    return this.#ended ? this.#held.size : null;
+  }
+
+  get #waits(): boolean {
+    return this.#options.filters.some((filter) => filter.holds === true);
+  }
+
+  /**
+   * Takes in so many bytes, and on as long as a filter holds the body back.
+   *
+   * @throws What a filter throws, or Error when the source ends early.
+   */
+  async gather(most: number): Promise<void> {
+    while (!this.#ended && (this.#held.size < most || this.#waits)) await this.#held.add(await this.#next());
+  }
+
+  /** @throws What a filter throws, or Error when either side ends early. */
+  async passTo(sink: BodySink): Promise<void> {
+    const pass = async (piece: Buffer): Promise<void> => {
+      if (piece.length > 0 && !sink.write(piece)) await sink.drained();
+    };
+    for await (const piece of this.#held.taken()) await pass(piece);
+    while (!this.#ended) await pass(await this.#next());
+  }
+
+  /** Gives up what is held, and tells the filters. */
+  close(): Promise<void> {
+    for (const filter of this.#options.filters) filter.close?.();
+    return this.#held.close();
+  }
+
+  async #next(): Promise<Buffer> {
+    const { filters, count, fault } = this.#options;
+    let piece: IteratorResult<Buffer>;
+    try {
+      piece = await this.#pieces.next();
+    } catch (reason) {
+      throw fault?.(reason) ?? reason;
+    }
+    if (piece.done === true) {
+      this.#ended = true;
+      return restOf(filters);
+    }
+    count(piece.value.length);
+    let passed = piece.value;
     for (const filter of filters) {
       const next = filter.push(passed);
       passed = Buffer.isBuffer(next) ? next : await next;
     }
-    if (passed.length > 0 && !sink.write(passed)) await sink.drained();
+    return passed;
   }
-  const rest = await restOf(filters);
-  if (rest.length > 0 && !sink.write(rest)) await sink.drained();
-}
-
-/** The whole of a body that is known to be small. */
-export async function gatherBody(source: Readable, filters: readonly BodyFilter[], count: (size: number) => void): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  const sink: BodySink = {
-    write: (chunk) => {
-      chunks.push(chunk);
-      return true;
-    },
-    drained: () => Promise.resolve(),
-    end: () => {},
-  };
-  await passBody(source, filters, sink, count);
-  return Buffer.concat(chunks);
 }
 
 /** What the filters have held back; each gets what the ones before it gave up last. */

@@ -3,9 +3,9 @@ import { formatAddress } from '../../core/network/addresses.ts';
 import type { Destination } from '../../core/network/decide.ts';
 import type { InspectionEvent } from '../../core/network/inspection.ts';
 import { codingsOf, decoded } from '../pipeline/content-coding.ts';
-import { type BodyFilter, Refusal, type RequestHead, type ResponseHead, type Stage } from '../pipeline/stage.ts';
-import { gatherBody, passBody } from './body.ts';
-import type { Front, Send, UpstreamExchange, UpstreamReply } from './front.ts';
+import { type BodyFilter, noStages, Refusal, type RequestHead, type ResponseHead, type Stage, type Stages } from '../pipeline/stage.ts';
+import { FilteredBody } from './body.ts';
+import type { BodySink, Front, Send, UpstreamExchange, UpstreamReply } from './front.ts';
 import type { Http1Options } from './http1-upstream.ts';
 import { headerValues, passedOn, withoutHeaders } from './headers.ts';
 import { targetOf } from './target.ts';
@@ -13,6 +13,9 @@ import { targetOf } from './target.ts';
 /** A body that is changed keeps a length if it is small enough to be seen as a whole first. */
 const mostGathered = 262_144;
 const lingerMs = 3000;
+
+/** What is told of an exchange, beside what its stages have to say. */
+export type Exchanged = Omit<InspectionEvent, 'sandboxId' | 'secrets' | 'guardrails'>;
 
 /** Where the exchanges of one connection take place. */
 export interface ExchangePlace {
@@ -26,14 +29,14 @@ export interface ExchangePlace {
    * @throws Refusal
    */
   judge(destination: Destination, named: number | null): void;
-  stages(): readonly Stage[];
+  stages(host: string): Stages;
   send(destination: Destination, http2: boolean): Send;
   /** How to open a request that leaves HTTP. */
   http1(destination: Destination): Http1Options;
   /** Answers, or ends the connection, for what was refused or has failed before an answer was begun. */
   refuse(front: Pick<Front, 'begin' | 'begun' | 'abort'>, destination: Destination | null, reason: unknown): Answer;
   /** Tells what was done, if anybody wants to know. */
-  record(event: Omit<InspectionEvent, 'sandboxId' | 'secrets'>, stages: readonly Stage[]): void;
+  record(event: Exchanged, stages: Stages): void;
 }
 
 /** What the guest was answered in the end; status null when it was only reset. */
@@ -61,7 +64,7 @@ export async function serveExchange(front: Front, place: ExchangePlace): Promise
 export class JudgedRequest {
   destination: Destination | null = null;
   path = '';
-  stages: readonly Stage[] = [];
+  stages: Stages = noStages;
 
   /** The request as it may be sent. @throws Refusal, or what the place throws */
   async head({ method, url, headers, http2 }: Pick<Front, 'method' | 'url' | 'headers' | 'http2'>, place: ExchangePlace): Promise<RequestHead> {
@@ -71,10 +74,11 @@ export class JudgedRequest {
     this.destination = target.destination;
     this.path = target.path;
     place.judge(target.destination, target.named);
-    this.stages = place.stages();
     const { name, address } = target.destination;
-    let head: RequestHead = { scheme: place.scheme, method, host: name ?? formatAddress(address ?? 0), port: place.port, target: target.path, headers: passedOn(headers) };
-    for (const stage of this.stages) if (stage.request !== undefined) head = await stage.request(head);
+    const host = name ?? formatAddress(address ?? 0);
+    this.stages = place.stages(host);
+    let head: RequestHead = { scheme: place.scheme, method, host, port: place.port, target: target.path, headers: passedOn(headers) };
+    for (const stage of this.stages.outbound) if (stage.request !== undefined) head = await stage.request(head);
     return head;
   }
 }
@@ -98,23 +102,59 @@ class Exchange {
   async run(): Promise<void> {
     let answer: Answer = { status: null, verdict: 'allowed', code: null, reason: '' };
     let upstream: UpstreamExchange | null = null;
+    let body: FilteredBody | null = null;
     this.#front.gone.addEventListener('abort', () => upstream?.destroy(), { once: true });
     try {
-      const head = await this.#judged.head(this.#front, this.#place);
+      const judged = await this.#judged.head(this.#front, this.#place);
+      const [head, made] = await this.#outgoing(judged);
+      body = made;
       const send = this.#place.send(this.#judged.destination!, this.#front.http2);
       upstream = await send(head, this.#front.body !== null, () => this.#front.continue());
       if (this.#front.gone.aborted) throw new Error('the sandbox gave the request up');
-      await this.#converse(head, upstream);
+      await this.#converse(head, upstream, body);
       answer = { ...answer, status: this.#status };
     } catch (reason) {
       upstream?.destroy();
       answer = this.#fail(reason);
+    } finally {
+      await body?.close();
     }
     this.#record(answer);
   }
 
-  async #converse(head: RequestHead, upstream: UpstreamExchange): Promise<void> {
-    const upload = this.#upload(head, upstream);
+  /** The request as it is sent, and its body on its way through the filters: nothing is sent while one of them holds it back. */
+  async #outgoing(head: RequestHead): Promise<[RequestHead, FilteredBody | null]> {
+    if (this.#front.body === null) return [head, null];
+    const { outbound } = this.#judged.stages;
+    const encoding = headerValues(head.headers, 'content-encoding').join(',');
+    const unpacked = encoding !== '' && outbound.map((stage) => stage.unpacks?.(encoding) === true).includes(true);
+    const filters = filtersOf(outbound, (stage) => stage.requestBody?.(head));
+    const source = unpacked ? decoded(this.#front.body, codingsOf(encoding)) : this.#front.body;
+    const count = (size: number): void => void (this.#sent += size);
+    const body = new FilteredBody(source, { filters, count, ...(unpacked ? { fault: unpackingFault } : {}) });
+    const changes = unpacked || filters.some((filter) => filter.changes);
+    const holds = filters.some((filter) => filter.holds === true);
+    if (!changes && !holds) return [head, body];
+    const length = Number(headerValues(head.headers, 'content-length')[0] ?? Number.NaN);
+    const headers = withoutHeaders(head.headers, (name) => name === 'expect');
+    const small = changes && length <= mostGathered;
+    try {
+      if (small || holds) {
+        if (headers.length < head.headers.length) this.#front.continue();
+        await body.gather(small ? Infinity : 0);
+      }
+    } catch (reason) {
+      await body.close();
+      throw reason;
+    }
+    // Without having waited for the body, the server is asked whether it wants it.
+    const kept = small || holds ? headers : head.headers;
+    if (!changes) return [{ ...head, headers: kept }, body];
+    return [{ ...head, headers: [...rewritten(kept, unpacked), ...(body.length === null ? [] : ['Content-Length', String(body.length)])] }, body];
+  }
+
+  async #converse(head: RequestHead, upstream: UpstreamExchange, body: FilteredBody | null): Promise<void> {
+    const upload = this.#upload(head, upstream, body);
     upload.catch(() => {
       // Half a request is no reason to keep a connection; and what nobody wants to read has to go somewhere.
       upstream.destroy();
@@ -140,14 +180,15 @@ class Exchange {
     await Promise.race([this.#download(head, reply), refused]);
   }
 
-  async #upload(head: RequestHead, { sink }: UpstreamExchange): Promise<void> {
-    if (this.#front.body === null) return;
-    const filters = filtersOf(this.#judged.stages, (stage) => stage.requestBody?.(head));
-    await passBody(this.#front.body, filters, sink, (size) => (this.#sent += size));
+  async #upload(head: RequestHead, { sink }: UpstreamExchange, body: FilteredBody | null): Promise<void> {
+    if (body === null) return;
+    let passed = 0;
+    const counting: BodySink = { ...sink, write: (chunk) => ((passed += chunk.length), sink.write(chunk)) };
+    await body.passTo(counting);
     const length = headerValues(head.headers, 'content-length')[0];
-    if (length !== undefined && Number(length) !== this.#sent && filters.every((filter) => !filter.changes)) throw new Refusal(400, 'ambiguous_request', 'The body has not the length that the request says.');
+    if (length !== undefined && Number(length) !== passed) throw new Refusal(400, 'ambiguous_request', 'The body has not the length that the request says.');
     let trailers = passedOn(this.#front.trailers);
-    for (const stage of this.#judged.stages) if (stage.requestTrailers !== undefined) trailers = [...stage.requestTrailers(trailers)];
+    for (const stage of this.#judged.stages.outbound) if (stage.requestTrailers !== undefined) trailers = [...stage.requestTrailers(trailers)];
     sink.end(trailers);
   }
 
@@ -155,32 +196,23 @@ class Exchange {
     this.#upstreamStatus = reply.head.status;
     // Another way to the same host would be one that nobody here looks into.
     let head: ResponseHead = this.#place.scheme === 'https' ? { ...reply.head, headers: withoutHeaders(reply.head.headers, (name) => name === 'alt-svc') } : reply.head;
-    for (const stage of this.#judged.stages) if (stage.response !== undefined) head = await stage.response(head);
+    for (const stage of this.#judged.stages.inbound) if (stage.response !== undefined) head = await stage.response(head);
     const bodyless = method === 'HEAD' || head.status === 204 || head.status === 304;
-    const filters = bodyless ? [] : filtersOf(this.#judged.stages, (stage) => stage.responseBody?.(head));
+    const filters = bodyless ? [] : filtersOf(this.#judged.stages.inbound, (stage) => stage.responseBody?.(head));
     const count = (size: number): void => void (this.#received += size);
-    let { body } = reply;
-    if (filters.length > 0) {
-      const codings = codingsOf(headerValues(head.headers, 'content-encoding').join(','));
-      const length = Number(headerValues(head.headers, 'content-length')[0] ?? Number.NaN);
-      if (codings.length > 0) body = decoded(body, codings);
+    const codings = filters.length === 0 ? [] : codingsOf(headerValues(head.headers, 'content-encoding').join(','));
+    const body = new FilteredBody(codings.length > 0 ? decoded(reply.body, codings) : reply.body, { filters, count });
+    try {
       const changes = codings.length > 0 || filters.some((filter) => filter.changes);
-      if (changes) head = rewritten(head, codings.length > 0);
-      if (changes && codings.length === 0 && length <= mostGathered) {
-        const whole = await gatherBody(body, filters, count);
-        return this.#finish(reply, { ...head, headers: [...head.headers, 'Content-Length', String(whole.length)] }, whole);
-      }
+      const length = Number(headerValues(head.headers, 'content-length')[0] ?? Number.NaN);
+      await body.gather(changes && codings.length === 0 && length <= mostGathered ? Infinity : 0);
+      if (changes) head = { ...head, headers: [...rewritten(head.headers, codings.length > 0), ...(body.length === null ? [] : ['Content-Length', String(body.length)])] };
+      const sink = this.#begin(head, bodyless);
+      await body.passTo(sink);
+      sink.end(this.#trailersOf(reply));
+    } finally {
+      await body.close();
     }
-    const sink = this.#begin(head, bodyless);
-    await passBody(body, filters, sink, count);
-    sink.end(this.#trailersOf(reply));
-    return undefined;
-  }
-
-  #finish(reply: UpstreamReply, head: ResponseHead, body: Buffer): void {
-    const sink = this.#begin(head, false);
-    if (body.length > 0) sink.write(body);
-    sink.end(this.#trailersOf(reply));
   }
 
   #begin(head: ResponseHead, bodyless: boolean): ReturnType<Front['begin']> {
@@ -190,7 +222,7 @@ class Exchange {
 
   #trailersOf(reply: UpstreamReply): readonly string[] {
     let trailers: readonly string[] = passedOn(reply.trailers);
-    for (const stage of this.#judged.stages) if (stage.responseTrailers !== undefined) trailers = stage.responseTrailers(trailers);
+    for (const stage of this.#judged.stages.inbound) if (stage.responseTrailers !== undefined) trailers = stage.responseTrailers(trailers);
     return trailers;
   }
 
@@ -259,10 +291,16 @@ function filtersOf(stages: readonly Stage[], filterOf: (stage: Stage) => BodyFil
 }
 
 /** What is not true of a body any more that may be another one. */
-function rewritten(head: ResponseHead, unpacked: boolean): ResponseHead {
+function rewritten(given: readonly string[], unpacked: boolean): string[] {
   const gone = new Set(['content-length', 'content-md5', 'digest', 'content-digest', 'repr-digest', 'accept-ranges', ...(unpacked ? ['content-encoding'] : [])]);
-  const headers = withoutHeaders(head.headers, (name) => gone.has(name));
+  const headers = withoutHeaders(given, (name) => gone.has(name));
   for (let i = 0; i < headers.length; i += 2) if (headers[i]!.toLowerCase() === 'etag' && !headers[i + 1]!.startsWith('W/')) headers[i + 1] = `W/${headers[i + 1]}`;
-  return { ...head, headers };
+  return headers;
 }
 
+/** What the client has sent in a coding and could not be unpacked is its own fault. */
+function unpackingFault(reason: unknown): unknown {
+  if (reason instanceof Refusal) return new Refusal(400, 'unreadable_request', reason.message.replace('The answer', 'The body'));
+  const { code = '' } = reason as NodeJS.ErrnoException;
+  return code.startsWith('Z_') || code.startsWith('ERR__ERROR') || code.startsWith('ZSTD_') ? new Refusal(400, 'unreadable_request', `The body cannot be unpacked (${code}).`) : reason;
+}

@@ -2,12 +2,11 @@ import { Agent } from 'node:http';
 import type { Socket } from 'node:net';
 import { formatAddress } from '../../core/network/addresses.ts';
 import type { Destination } from '../../core/network/decide.ts';
-import type { InspectionEvent } from '../../core/network/inspection.ts';
 import type { Connection } from '../connection.ts';
 import type { Dialled } from '../dial.ts';
 import { assertAllowed, DialError, protocolFault } from '../faults.ts';
-import { Refusal, type Stage } from '../pipeline/stage.ts';
-import type { Answer, ExchangePlace } from './exchange.ts';
+import { noStages, Refusal, type Stages } from '../pipeline/stage.ts';
+import type { Answer, Exchanged, ExchangePlace } from './exchange.ts';
 import type { Front, Send } from './front.ts';
 import type { Http1Session } from './http1-front.ts';
 import { type Http1Options, sendHttp1 } from './http1-upstream.ts';
@@ -56,8 +55,8 @@ export class PlainPlace implements ExchangePlace, Http1Session {
     assertAllowed(this.connection.guest, this.#placeOf(destination));
   }
 
-  stages(): readonly Stage[] {
-    return this.connection.guest.inspector?.stages() ?? [];
+  stages(host: string): Stages {
+    return this.connection.guest.inspector?.stages(host) ?? noStages;
   }
 
   send(destination: Destination): Send {
@@ -90,8 +89,8 @@ export class PlainPlace implements ExchangePlace, Http1Session {
     return { status: null, verdict: 'failed', code: 'upstream_unreachable', reason: reason instanceof DialError ? reason.message : 'The server broke off the connection.' };
   }
 
-  record(event: Omit<InspectionEvent, 'sandboxId' | 'secrets'>, stages: readonly Stage[]): void {
-    if (stages.length > 0) this.#record(event, stages);
+  record(event: Exchanged, stages: Stages): void {
+    if (stages.outbound.length > 0) this.#record(event, stages);
   }
 
   onMalformed(): void {

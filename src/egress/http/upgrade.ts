@@ -46,8 +46,8 @@ export async function serveUpgrade({ request, client, head }: UpgradeRequest, co
     client.on('close', () => upstream.destroy());
     upstream.on('upgrade', (incoming, socket, first) => {
       try {
-        const reply = clean(replyOf(incoming).head, judged.stages);
-        watch(socket as Socket, judged.stages, () => connection.client.resetAndDestroy());
+        const reply = clean(replyOf(incoming).head, judged.stages.inbound);
+        watch(socket as Socket, judged.stages.inbound, () => connection.client.resetAndDestroy());
         client.write(textOf({ ...reply, headers: [...reply.headers, ...upgrading] }));
         if (first.length > 0) socket.unshift(first);
         if (head.length > 0) socket.write(head);
@@ -62,8 +62,8 @@ export async function serveUpgrade({ request, client, head }: UpgradeRequest, co
     upstream.on('response', (incoming) => {
       // It declined. The body's framing ends here: its end is the connection's.
       try {
-        const reply = clean(replyOf(incoming).head, judged.stages);
-        watch(incoming, judged.stages, () => connection.client.resetAndDestroy());
+        const reply = clean(replyOf(incoming).head, judged.stages.inbound);
+        watch(incoming, judged.stages.inbound, () => connection.client.resetAndDestroy());
         client.write(textOf({ ...reply, headers: [...reply.headers, 'Connection', 'close'] }));
         incoming.pipe(client);
         record({ status: reply.status, verdict: 'allowed', code: null, reason: '' }, incoming.statusCode ?? null);

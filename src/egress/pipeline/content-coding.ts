@@ -10,6 +10,18 @@ const mostCodings = 3;
 /** What `Accept-Encoding` may ask for of a server whose answers are looked into. */
 export const readableCodings: ReadonlySet<string> = new Set(['gzip', 'x-gzip', 'deflate', 'br', 'zstd', 'identity']);
 
+/** Only codings that can be undone are asked for, and no pieces: two halves of a value are no value to a search. */
+export function readableOnly(headers: readonly string[]): string[] {
+  const kept: string[] = [];
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i]!.toLowerCase();
+    if (name === 'range' || name === 'if-range' || name === 'a-im' || name === 'sec-websocket-extensions') continue;
+    if (name !== 'accept-encoding') kept.push(headers[i]!, headers[i + 1]!);
+    else kept.push(headers[i]!, headers[i + 1]!.split(',').filter((coding) => readableCodings.has(coding.split(';', 1)[0]!.trim().toLowerCase())).join(',') || 'identity');
+  }
+  return kept;
+}
+
 /** The codings of a body, outermost last; empty for one that is plain. @throws Refusal for one that cannot be undone. */
 export function codingsOf(contentEncoding: string): string[] {
   const codings = contentEncoding.toLowerCase().split(',').map((coding) => coding.trim()).filter((coding) => coding !== '' && coding !== 'identity');
@@ -91,5 +103,5 @@ class Inflate extends Transform {
 }
 
 function unreadable(why: string): Refusal {
-  return new Refusal(502, 'unreadable_response', `The answer ${why}, so it cannot be searched for the secrets of this host.`, 'failed');
+  return new Refusal(502, 'unreadable_response', `The answer ${why}, so it cannot be looked into.`, 'failed');
 }

@@ -1,6 +1,6 @@
 import type { SecretBinding, SecretRule, SecretUse } from '../../core/network/inspection.ts';
 import { canonicalPath, isBelow } from './canonical-path.ts';
-import { codingsOf, readableCodings } from './content-coding.ts';
+import { codingsOf, readableOnly } from './content-coding.ts';
 import { ruleFor, type GuestSecrets } from './guest-secrets.ts';
 import { holdsStandIn, withValue } from './secret-places.ts';
 import { type BodyFilter, Refusal, type RequestHead, type ResponseHead, type Stage } from './stage.ts';
@@ -44,7 +44,7 @@ export class SecretsStage implements Stage {
     }
     this.#assertClean(changed.target, changed.headers, changed.scheme);
     this.#watched = !this.#secrets.values.empty && this.#secrets.concerns(head.host);
-    return this.#watched ? { ...changed, headers: readable(changed.headers) } : changed;
+    return this.#watched ? { ...changed, headers: readableOnly(changed.headers) } : changed;
   }
 
   requestBody(head: RequestHead): BodyFilter | null {
@@ -146,18 +146,6 @@ export class SecretsStage implements Stage {
     const use = this.#uses.get(binding) ?? { outcome: 'unused', code: null, removed: 0 };
     this.#uses.set(binding, { ...use, removed: use.removed + 1 });
   }
-}
-
-/** Only codings that can be undone are asked for, and no pieces: two halves of a secret are no secret to a search. */
-function readable(headers: readonly string[]): string[] {
-  const kept: string[] = [];
-  for (let i = 0; i < headers.length; i += 2) {
-    const name = headers[i]!.toLowerCase();
-    if (name === 'range' || name === 'if-range' || name === 'a-im' || name === 'sec-websocket-extensions') continue;
-    if (name !== 'accept-encoding') kept.push(headers[i]!, headers[i + 1]!);
-    else kept.push(headers[i]!, headers[i + 1]!.split(',').filter((coding) => readableCodings.has(coding.split(';', 1)[0]!.trim().toLowerCase())).join(',') || 'identity');
-  }
-  return kept;
 }
 
 function packed({ headers }: ResponseHead): boolean {

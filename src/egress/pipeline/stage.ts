@@ -22,9 +22,14 @@ export interface ResponseHead {
  * not implement costs nothing: bodies are decoded, and their lengths given up, only for stages that want them.
  */
 export interface Stage {
+  /**
+   * Whether bodies of requests in these content codings are to be unpacked, to go on plain. Asked before `requestBody`, and only for a body that
+   * has some. False when that does not matter, or it passes as it is.
+   */
+  unpacks?(contentEncoding: string): boolean;
   /** Before anything is sent. */
   request?(head: RequestHead): RequestHead | Promise<RequestHead>;
-  /** Null when the body does not matter. The bytes are as the client sent them. */
+  /** Null when the body does not matter. The bytes are as the client sent them, but for content codings that a stage has unpacked. */
   requestBody?(head: RequestHead): BodyFilter | null;
   requestTrailers?(trailers: readonly string[]): readonly string[];
   response?(head: ResponseHead): ResponseHead | Promise<ResponseHead>;
@@ -37,13 +42,25 @@ export interface Stage {
   upgradedBytes?(): BodyFilter | null;
 }
 
+/** The stages of one exchange. What is last on the way out may be first on the way in. */
+export interface Stages {
+  readonly outbound: readonly Stage[];
+  readonly inbound: readonly Stage[];
+}
+
+export const noStages: Stages = Object.freeze({ outbound: [], inbound: [] });
+
 /** Gets a body piece by piece and gives back what goes on: less for now, when it must see more first, or the whole at the end. */
 export interface BodyFilter {
   /** False when what it gives back is what it got: the body keeps its length. */
   readonly changes: boolean;
+  /** True as long as nothing of the body may go on, though it is given back: asked after each piece. */
+  readonly holds?: boolean;
   push(chunk: Buffer): Buffer | Promise<Buffer>;
   /** What was held back. */
   end(): Buffer | Promise<Buffer>;
+  /** Called when the exchange is over, however it went. */
+  close?(): void;
 }
 
 /** Why an exchange does not take place, in words for the program inside. */

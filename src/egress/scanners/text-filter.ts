@@ -7,14 +7,16 @@ export interface TextFilterOptions {
   readonly make: (syntax: Syntax) => PartFilter;
   /** Called with why a text cannot be read. It passes untouched when this returns. */
   readonly unreadable: (why: string) => void;
+  /** Called when something that is not text passes untouched. */
+  readonly binary?: () => void;
 }
 
 /** Gives the texts of a body to filters: by its type, by how it begins, and part by part when it is multipart. What is not text passes. */
 export function textFilter(contentType: string, options: TextFilterOptions): PartFilter {
-  return new Opening(contentType, (beginning) => filterOf(contentOf(contentType, beginning), options));
+  return new Opening(contentType, (beginning) => filterOf(contentOf(contentType, beginning), beginning, options));
 }
 
-function filterOf(content: Content, options: TextFilterOptions): PartFilter | null {
+function filterOf(content: Content, beginning: Buffer, options: TextFilterOptions): PartFilter | null {
   switch (content.kind) {
     case 'text':
       return options.make(content.syntax);
@@ -30,6 +32,7 @@ function filterOf(content: Content, options: TextFilterOptions): PartFilter | nu
       options.unreadable(content.why);
       return null;
     default:
+      if (beginning.length > 0) options.binary?.();
       return null;
   }
 }

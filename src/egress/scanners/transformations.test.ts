@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { shapeOf } from './pattern-shape.ts';
-import { BodyTransformer, defaultTransformLimits, InvalidTransformation, isTransformable, parseTransformations, TransformationRefused, type TransformLimits } from './transformations.ts';
+import { shapeOf } from '../../core/guardrails/pattern-shape.ts';
+import { BodyTransformer, defaultTransformLimits, isTransformable, TransformationRefused, type TransformLimits } from './transformations.ts';
+import { InvalidTransformation, parseTransformations } from '../../core/guardrails/transformations.ts';
 
 function transformed(rules: readonly object[], body: string | Buffer, step = Infinity, limits: TransformLimits = defaultTransformLimits): Buffer {
   const transformer = new BodyTransformer(parseTransformations(rules), limits);

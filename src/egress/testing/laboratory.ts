@@ -230,7 +230,7 @@ export class ControlClient {
       .on('line', (line) => this.#onLine(JSON.parse(line)))
       // It passes on what goes wrong with its input.
       .on('error', () => {});
-    await this.request({ op: 'hello', version: 2, events: true });
+    await this.request({ op: 'hello', version: 3, events: true });
   }
 
   request(request: object): Promise<Record<string, unknown>> {

@@ -2,19 +2,18 @@ import { readFileSync } from 'node:fs';
 import { createSecureContext, rootCertificates, type SecureContext, TLSSocket } from 'node:tls';
 import { formatAddress } from '../../core/network/addresses.ts';
 import type { Destination } from '../../core/network/decide.ts';
-import type { InspectionEvent } from '../../core/network/inspection.ts';
 import type { Connection } from '../connection.ts';
 import type { Dialler } from '../dial.ts';
 import { assertAllowed, DialError, protocolFault } from '../faults.ts';
 import type { Guest } from '../guest.ts';
-import type { Answer, ExchangePlace } from '../http/exchange.ts';
+import type { Answer, Exchanged, ExchangePlace } from '../http/exchange.ts';
 import type { Front, Send } from '../http/front.ts';
 import type { Http1Options } from '../http/http1-upstream.ts';
 import type { Http1Server, Http1Session } from '../http/http1-front.ts';
 import { serveHttp2 } from '../http/http2-front.ts';
 import { answerBlocked, answerRefusal } from '../http/own-answers.ts';
 import { readOpening } from '../opening.ts';
-import { Refusal, type Stage } from '../pipeline/stage.ts';
+import { noStages, Refusal, type Stages } from '../pipeline/stage.ts';
 import { pump } from '../splice.ts';
 import { Origin, type OriginPlaces } from './origin.ts';
 
@@ -185,8 +184,8 @@ class InterceptedPlace implements ExchangePlace, Http1Session {
     if (guest.exchanges > mostExchanges) throw new Refusal(503, 'too_many_requests', `The sandbox has ${mostExchanges} requests under way, which is its limit.`);
   }
 
-  stages(): readonly Stage[] {
-    return this.connection.guest.inspector?.stages() ?? [];
+  stages(host: string): Stages {
+    return this.connection.guest.inspector?.stages(host) ?? noStages;
   }
 
   send(_: Destination, http2: boolean): Send {
@@ -208,7 +207,7 @@ class InterceptedPlace implements ExchangePlace, Http1Session {
     return answerRefusal(front, refusal, target, this.port);
   }
 
-  record(event: Omit<InspectionEvent, 'sandboxId' | 'secrets'>, stages: readonly Stage[]): void {
+  record(event: Exchanged, stages: Stages): void {
     this.#record(event, stages);
   }
 

@@ -3,7 +3,7 @@ import type { ConnectionEvent, EgressEntry } from '../../core/network/egress.ts'
 import type { InspectionEvent } from '../../core/network/inspection.ts';
 
 /** Version of the control protocol that this server speaks. */
-export const controlVersion = 2;
+export const controlVersion = 3;
 
 const lineLimit = 16 * 1024 * 1024; // a batch of events is far smaller
 const callDeadlineMs = 5_000;

@@ -75,7 +75,22 @@ export function presentHappening(happening: Happening): object {
 }
 
 function presentEvent({ at, category, name, detail }: PaddockEvent): object {
-  return { timestamp: new Date(at).toISOString(), category, event: eventNames[name] ?? name, detail };
+  const entry = { timestamp: new Date(at).toISOString(), category, event: eventNames[name] ?? name };
+  return category === 'security' && 'guardrail' in detail ? { ...entry, ...presentGuarded(detail), detail } : { ...entry, detail };
+}
+
+/** The fields of the clients' `AuditEntry` for a request in which a guardrail found something. */
+function presentGuarded({ guardrail, method, host, port, path, status, direction, outcome, blocked, count }: PaddockEvent['detail']): object {
+  const counted = (name: string, counts: boolean): number => (guardrail === name && counts ? Number(count) : 0);
+  return {
+    method,
+    url: `${port === 80 ? 'http' : 'https'}://${host}${port === 80 || port === 443 ? '' : `:${port}`}${path}`,
+    status_code: status ?? 0,
+    direction,
+    pii_redactions: counted('pii', direction === 'outbound' && outcome === 'changed'),
+    injection_blocks: guardrail === 'injection_defense' && blocked === true ? 1 : 0,
+    transformations_applied: counted('transformations', true),
+  };
 }
 
 /** What a proxy would have answered, since the clients want a status. */

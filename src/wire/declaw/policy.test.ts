@@ -10,7 +10,7 @@ test('a policy that the SDK builds is understood in both envelopes', () => {
   const policy = securityPolicyToJSON(createSecurityPolicy());
   const understood = readSecurity(policy);
   assert.deepEqual(understood, readSecurity({ policy_json: JSON.stringify(policy) }));
-  assert.deepEqual([understood.pii, understood.audit, understood.transformations], [off, { enabled: true }, []]);
+  assert.deepEqual([understood.pii?.enabled, understood.pii?.rehydrate, understood.audit, understood.transformations], [false, true, { enabled: true }, []]);
 });
 
 test('an empty policy asks for nothing', () => {
@@ -21,7 +21,7 @@ test('an empty policy asks for nothing', () => {
 
 test('shorthands, aliases, nulls and unknown keys are taken apart', () => {
   const understood = readSecurity({ injection_defense: true, audit: false, pii: { enabled: true, types: ['phone_number'], domains: null }, network: { allow_out: null, deny_out: ['*'] }, future: { a: 1 } });
-  assert.deepEqual([understood.injectionDefense, understood.audit, understood.pii, understood.network], [{ enabled: true }, off, { enabled: true }, { denyOut: ['*'] }]);
+  assert.deepEqual([understood.injectionDefense, understood.audit, understood.pii, understood.network], [{ enabled: true }, off, { enabled: true, types: ['phone'] }, { denyOut: ['*'] }]);
 });
 
 describe('what is wrong is named with its path and with what is allowed', () => {

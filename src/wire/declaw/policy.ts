@@ -48,10 +48,11 @@ function openEnvelope(received: unknown): unknown {
 }
 
 function securityRequest(policy: SecurityPolicyBody): SecurityRequest {
-  const { pii, injection_defense: injection, audit, env_security: env, network } = policy;
+  const { pii, injection_defense: injection, audit, env_security: env, network, code_security: code, invisible_text: invisible } = policy;
   return {
-    pii: on(pii),
-    injectionDefense: typeof injection === 'boolean' ? { enabled: injection } : scoped(injection),
+    pii: { ...scoped(pii), ...present({ types: pii?.types?.map((type) => (type === 'phone_number' ? 'phone' : type)), action: pii?.action, rehydrate: pii?.rehydrate_response }) },
+    injectionDefense: typeof injection === 'boolean' ? { enabled: injection } : injectionRequest(injection),
+    ...(typeof injection === 'object' && injection.judge?.enabled === true ? { injectionJudge: { enabled: true } } : {}),
     transformations: policy.transformations ?? [],
     audit: typeof audit === 'boolean' ? { enabled: audit } : { enabled: audit?.enabled ?? true },
     envSecurity: {
@@ -59,12 +60,18 @@ function securityRequest(policy: SecurityPolicyBody): SecurityRequest {
       ...(env?.sensitive_vars === undefined ? {} : { sensitiveVars: env.sensitive_vars }),
     },
     ...(network === undefined ? {} : { network: networkRequest(network) }),
-    toxicity: on(policy.toxicity),
-    codeSecurity: on(policy.code_security),
-    invisibleText: on(policy.invisible_text),
+    toxicity: { ...scoped(policy.toxicity), ...present({ threshold: policy.toxicity?.threshold, action: policy.toxicity?.action }) },
+    codeSecurity: { ...scoped(code), ...present({ threshold: code?.threshold, action: code?.action, excludedLanguages: code?.excluded_languages, detectSuspiciousImports: code?.detect_suspicious_imports }) },
+    invisibleText: { ...scoped(invisible), ...present({ action: invisible?.action, detectZeroWidth: invisible?.detect_zero_width }) },
     contentGate: scoped(policy.content_gate),
     customPolicy: on(policy.custom_policy),
   };
+}
+
+function injectionRequest(injection: Exclude<SecurityPolicyBody['injection_defense'], boolean>): NonNullable<SecurityRequest['injectionDefense']> {
+  // `log` and `sanitize` are names of older clients for what only looks.
+  const action = injection?.action === 'block' || injection?.action === undefined ? injection?.action : 'log_only';
+  return { ...scoped(injection), ...present({ action, sensitivity: injection?.sensitivity, threshold: injection?.threshold, mode: injection?.injection_mode }) };
 }
 
 /** Lists and switches of a `network` value, in the words of the core. */
@@ -83,4 +90,9 @@ function on(section: { enabled?: boolean } | undefined): { enabled: boolean } {
 
 function scoped(section: { enabled?: boolean; domains?: string[] } | undefined): { enabled: boolean; domains?: readonly string[] } {
   return { ...on(section), ...(section?.domains === undefined ? {} : { domains: section.domains }) };
+}
+
+/** Without what is not said. */
+function present<T extends object>(fields: T): T {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as T;
 }

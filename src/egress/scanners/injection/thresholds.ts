@@ -1,11 +1,6 @@
-export const sensitivities = ['low', 'medium', 'high'] as const;
-export type Sensitivity = (typeof sensitivities)[number];
+import { defaultInjectionThreshold as DEFAULT_THRESHOLD, type InjectionMode, sensitivities, type Sensitivity } from '../../../core/guardrails/guardrails.ts';
 
-export const injectionModes = ['strict', 'balanced', 'permissive', 'agentic-tool', 'data-egress-sensitive'] as const;
-export type InjectionMode = (typeof injectionModes)[number];
-
-/** What a client sends that was told nothing: it does not choose a threshold. */
-export const DEFAULT_THRESHOLD = 0.95;
+export { defaultInjectionThreshold as DEFAULT_THRESHOLD, injectionModes, sensitivities } from '../../../core/guardrails/guardrails.ts';
 
 /** Columns: low, medium, high. The figures that belong to them are in metrics.json. */
 const table: Readonly<Record<InjectionMode, readonly [number, number, number]>> = {

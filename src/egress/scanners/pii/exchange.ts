@@ -12,6 +12,10 @@ export interface PiiPolicy extends PiiOptions {
   readonly action: 'redact' | 'block' | 'log_only';
   /** Whether tokens in answers become values again. */
   readonly rehydrate: boolean;
+  /** What happens to a text that cannot be read. */
+  readonly unscanned?: 'refuse' | 'pass';
+  /** What has to pass as it is: stand-ins of secrets. */
+  readonly except?: (value: string) => boolean;
 }
 
 /** Why a request is not sent. */
@@ -30,12 +34,16 @@ export interface NotScanned {
   readonly reason: string;
 }
 
+/** Why what is not text is not looked into. */
+export const binaryReason = 'it is not text';
+
 /** Personal data in one request to a host, and in its answer. */
 export class PiiExchange {
   readonly #policy: PiiPolicy;
   readonly #table: TokenTable;
   readonly #host: string;
   readonly #redactors: StreamRedactor[] = [];
+  readonly #rehydrators: Rehydrator[] = [];
   readonly #notScanned: NotScanned[] = [];
 
   /**
@@ -53,6 +61,11 @@ export class PiiExchange {
     const counts = new Map<PiiType, number>();
     for (const { findings } of this.#redactors) for (const { type, count } of findings) counts.set(type, (counts.get(type) ?? 0) + count);
     return [...counts].map(([type, count]) => ({ type, count }));
+  }
+
+  /** How many tokens of the answer became values again. */
+  get rehydrated(): number {
+    return this.#rehydrators.reduce((sum, { count }) => sum + count, 0);
   }
 
   get notScanned(): readonly NotScanned[] {
@@ -75,28 +88,31 @@ export class PiiExchange {
     return textFilter(contentType, {
       make: (syntax) => this.#redactor(syntax),
       unreadable: (why) => {
-        if (this.#policy.action !== 'log_only') throw new PiiRefused('pii_unreadable', `The body cannot be searched for personal data: ${why}. Send it as UTF-8.`);
+        if (this.#policy.action !== 'log_only' && this.#policy.unscanned !== 'pass') throw new PiiRefused('pii_unreadable', `The body cannot be searched for personal data: ${why}. Send it as UTF-8.`);
         this.#notScanned.push({ reason: why });
       },
+      binary: () => void this.#notScanned.push({ reason: binaryReason }),
     });
   }
 
   /** What the body of the answer goes through; null when nothing in it is to be turned back. */
   responseBody(contentType: string): PartFilter | null {
-    if (this.#policy.action !== 'redact' || !this.#policy.rehydrate) return null;
+    if (this.#policy.action !== 'redact' || !this.#policy.rehydrate || this.#table.size === 0) return null;
     const type = contentType.split(';', 1)[0]!.trim().toLowerCase();
     if (type === 'text/event-stream') return chained(new TokenJoiner(), this.#rehydrator('sse'));
     // An answer that cannot be read keeps its tokens: nothing leaves by that.
-    return textFilter(contentType, { make: (syntax) => this.#rehydrator(syntax === 'path' ? 'plain' : syntax), unreadable: (why) => void this.#notScanned.push({ reason: why }) });
+    return textFilter(contentType, { make: (syntax) => this.#rehydrator(syntax === 'path' ? 'plain' : syntax), unreadable: () => {} });
   }
 
   #rehydrator(syntax: AnswerSyntax): Rehydrator {
-    return new Rehydrator({ syntax, valueFor: (token) => this.#table.valueFor(token, this.#host) });
+    const rehydrator = new Rehydrator({ syntax, valueFor: (token) => this.#table.valueFor(token, this.#host) });
+    this.#rehydrators.push(rehydrator);
+    return rehydrator;
   }
 
   #redactor(syntax: Syntax): PartFilter {
-    const { action, ...options } = this.#policy;
-    const redactor = new StreamRedactor({ ...options, syntax, replace: (type, value) => (action === 'redact' ? this.#table.tokenFor(type, value, this.#host) : null) });
+    const { action, except, ...options } = this.#policy;
+    const redactor = new StreamRedactor({ ...options, syntax, replace: (type, value) => (action === 'redact' && except?.(value) !== true ? this.#table.tokenFor(type, value, this.#host) : null) });
     this.#redactors.push(redactor);
     if (action !== 'block') return redactor;
     // What was found is in what would be given back, so that none of it has left yet.

@@ -17,7 +17,7 @@ export interface TokenLimits {
 export const defaultTokenLimits: TokenLimits = Object.freeze({ values: 10_000, characters: 4 << 20, hostsPerValue: 64 });
 
 /** What a token looks like. */
-export const tokenPattern = /^\[REDACTED_([A-Z_]{3,16})_([1-9]\d{0,8})\]$/;
+export const tokenPattern = /^\[REDACTED_([A-Z_]{3,24})_([1-9]\d{0,8})\]$/;
 /** No token is longer than this many characters. */
 export const longestToken = 40;
 
@@ -29,14 +29,17 @@ export const longestToken = 40;
  */
 export class TokenTable {
   readonly #limits: TokenLimits;
+  readonly #part: string;
   /** By kind and value, least recently used first. */
   readonly #entries = new Map<string, Entry>();
   readonly #keys = new Map<string, string>();
   readonly #numbers = new Map<PiiType, number>();
   #characters = 0;
 
-  constructor(limits: TokenLimits = defaultTokenLimits) {
+  /** @param part Letters that tokens carry, so that those of one table are not taken for another's. */
+  constructor(limits: TokenLimits = defaultTokenLimits, part = '') {
     this.#limits = limits;
+    this.#part = part === '' ? '' : `_${part}`;
   }
 
   get size(): number {
@@ -69,7 +72,7 @@ export class TokenTable {
   #added(type: PiiType, value: string, key: string): Entry {
     const number = (this.#numbers.get(type) ?? 0) + 1;
     this.#numbers.set(type, number);
-    const entry: Entry = { token: `[REDACTED_${type.toUpperCase()}_${number}]`, value, hosts: new Set() };
+    const entry: Entry = { token: `[REDACTED_${type.toUpperCase()}${this.#part}_${number}]`, value, hosts: new Set() };
     this.#keys.set(entry.token, key);
     this.#characters += value.length;
     return entry;

@@ -1,6 +1,6 @@
-/** The kinds of personal data that can be looked for, by the names that policies use. */
-export const piiTypes = ['ssn', 'credit_card', 'email', 'phone', 'person_name', 'api_key', 'address', 'ip_address'] as const;
-export type PiiType = (typeof piiTypes)[number];
+import type { PiiType } from '../../../core/guardrails/guardrails.ts';
+
+export { piiTypes, type PiiType } from '../../../core/guardrails/guardrails.ts';
 
 /** Where something was found in a text: characters from `start` up to, not including, `end`. */
 export interface Hit {
