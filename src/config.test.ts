@@ -65,7 +65,7 @@ const accepted: [string, string, (config: ReturnType<typeof parseConfig>['config
   ['PADDOCK_SUPERSERVE_ADDRESS_RATE', '0', (config) => config.superserve.addressRate, null],
   ['PADDOCK_MAX_TEMPLATES', '0', (config) => config.templates.max, 0],
   ['PADDOCK_BUILD_TIMEOUT', '60', (config) => config.templates.buildSeconds, 60],
-  ['PADDOCK_BUILD_ALLOW_OUT', 'deb.debian.org, 198.51.100.0/24', (config) => config.templates.allowOut, ['deb.debian.org', '198.51.100.0/24']],
+  ['PADDOCK_BUILD_ALLOW_OUT', 'mirror.example.org, 198.51.100.0/24', (config) => config.templates.allowOut, ['mirror.example.org', '198.51.100.0/24']],
   ['PADDOCK_IMAGE_ALIASES', 'ubuntu:22.04=base, python:3.11=oci:/srv/py', (config) => config.templates.imageAliases, { 'ubuntu:22.04': 'base', 'python:3.11': 'oci:/srv/py' }],
   ['PADDOCK_WARM_GUESTS', ' 4 ', (config) => config.warmGuests, 4],
   ['PADDOCK_KEPT_MEMORY', '0', (config) => config.kept.memoryMb, 0],
