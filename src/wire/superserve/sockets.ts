@@ -40,6 +40,8 @@ const endpoints: Readonly<Record<string, Endpoint>> = Object.freeze({
 
 /** Milliseconds between two pings; a client that has answered none since the last is gone. */
 const pingMs = 30_000;
+/** Milliseconds for a client that broke the rules to hear so. */
+const lastWordMs = 3000;
 
 /** The WebSockets of the data plane (contract, sections 10.2 and 10.3): everything up to the first frame, and their end. */
 export class Sockets {
@@ -125,7 +127,8 @@ export class Sockets {
 
   async #serve(socket: WebSocket, endpoint: Endpoint, context: SessionContext): Promise<void> {
     this.#open.add(socket);
-    socket.on('error', () => socket.terminate()); // a frame against the rules: ws has answered with its code
+    // A frame against the rules: ws has answered with its code. Cut at once, with the rest of the frame unread, the answer would be lost.
+    socket.on('error', () => setTimeout(() => socket.terminate(), lastWordMs).unref());
     let alive = true;
     socket.on('pong', () => (alive = true));
     const pings = setInterval(() => {
